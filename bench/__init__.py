@@ -1,0 +1,1 @@
+"""Figures of roost against stock HTCondor: same machine, same run, in turns."""

@@ -1,0 +1,46 @@
+"""Engines: where a pool's containers live."""
+
+from __future__ import annotations
+
+from difflib import get_close_matches
+from typing import Final
+
+from roost.engines.base import Engine
+from roost.engines.oci import DOCKER, PODMAN, Dialect, OciEngine
+from roost.errors import BadInput, EngineUnavailable
+
+#: In the order in which they are tried.
+DIALECTS: Final[tuple[Dialect, ...]] = (DOCKER, PODMAN)
+
+
+def detect() -> Engine:
+    """The first engine that answers: Docker, then Podman.
+
+    Raises EngineUnavailable that says of each why not.
+    """
+    reasons = []
+    for dialect in DIALECTS:
+        engine = OciEngine(dialect)
+        try:
+            engine.info()
+        except EngineUnavailable as error:
+            reasons.append(error)
+        else:
+            return engine
+    raise EngineUnavailable(
+        "no container engine answers: " + ", ".join(reason.message for reason in reasons),
+        advice=" or ".join(reason.advice for reason in reasons if reason.advice),
+    )
+
+
+def by_name(name: str) -> Engine:
+    """The engine of that name, whether it answers or not. Raises BadInput for an unknown one."""
+    for dialect in DIALECTS:
+        if dialect.program == name:
+            return OciEngine(dialect)
+    names = [dialect.program for dialect in DIALECTS]
+    close = get_close_matches(name, names, 1)
+    raise BadInput(
+        f"the engine {name!r} is unknown",
+        advice=f"did you mean {close[0]!r}?" if close else f"choose {' or '.join(names)}",
+    )

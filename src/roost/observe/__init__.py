@@ -1,0 +1,19 @@
+"""What a pool is doing, and what is wrong with it."""
+
+from __future__ import annotations
+
+from roost.observe.doctor import Diagnosis, Finding, NodeProbe, collect, examine
+from roost.observe.snapshot import JobTotals, NodeView, SlotView, Snapshot, snapshot
+
+__all__ = [
+    "Diagnosis",
+    "Finding",
+    "JobTotals",
+    "NodeProbe",
+    "NodeView",
+    "SlotView",
+    "Snapshot",
+    "collect",
+    "examine",
+    "snapshot",
+]

@@ -1,0 +1,324 @@
+"""A pool as a value: frozen, validated, the same for every engine.
+
+Made by roost.specfile from a pool file, the environment and flags, or directly in Python. What a
+validator raises is the end of a sentence that begins with the place: `is 'root', …`.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Mapping
+from fractions import Fraction
+from typing import Annotated, Any, Final, Literal
+
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    ValidationInfo,
+    field_validator,
+)
+
+from roost.errors import BadInput
+from roost_node.vocab import (
+    DEFAULT_POOL,
+    IDENTITY_PREFIX,
+    LEASE,
+    MAX_LEASE,
+    MIN_LEASE,
+    READER_IDENTITY,
+    identity,
+)
+
+Release = Literal["trixie", "forky", "lts", "feature"]
+EngineName = Literal["docker", "podman"]
+
+NAME_PATTERN: Final = r"^[a-z][a-z0-9-]{0,30}[a-z0-9]$|^[a-z]$"
+USER_PATTERN: Final = r"^[a-z_][a-z0-9_-]{0,30}$"
+IMAGE_PATTERN: Final = r"^[a-zA-Z0-9][a-zA-Z0-9._/:@-]*$"
+NETWORK_PATTERN: Final = r"^[a-zA-Z0-9][a-zA-Z0-9_.-]*$"
+SIZE_PATTERN: Final = r"^\s*[0-9]+(\.[0-9]+)?\s*([kKmMgGtT]i?)?[bB]?\s*$"
+
+DURATION_PATTERN: Final = r"^\s*[0-9]+\s*(s|sec|m|min|h|d)?\s*$"
+
+#: Where the images are: a registry of one's own, say. They have one tag a release.
+IMAGES: Final = os.environ.get("ROOST_IMAGES") or "roost/htcondor"
+
+MAX_EXECUTORS: Final = 1000
+MIN_MEMORY: Final = 128 * 2**20
+MAX_MEMORY: Final = 2**50
+#: X.509's limit for a CN, which carries a node's name.
+MAX_IDENTITY: Final = 64
+
+#: A pool's users share its domain with nodes, with HTCondor's own identities and with the jobs'
+#: slot accounts; on the access point also with the accounts that Debian and its packages make.
+RESERVED_USERS: Final = frozenset(
+    (READER_IDENTITY, "root", "condor", "unauthenticated", "anonymous", "submit-side",
+     "execute-side", "administrator", "daemon", "bin", "sys", "sync", "games", "man", "lp", "mail",
+     "news", "uucp", "proxy", "www-data", "backup", "list", "irc", "nobody", "sshd", "messagebus",
+     "_apt"),
+)  # fmt: skip
+RESERVED_PREFIXES: Final = (*IDENTITY_PREFIX.values(), "condor", "systemd-")
+#: Networks on which nodes cannot find each other by name, or would share one port.
+UNFIT_NETWORKS: Final = frozenset(("host", "none", "bridge", "default", "podman"))
+
+#: How long a node's certificate is good unless the pool file says otherwise, in seconds.
+CERTIFICATES: Final = 7 * 86400
+
+_UNITS: Final = {"": 1, "k": 10**3, "m": 10**6, "g": 10**9, "t": 10**12} | {
+    f"{letter}i": 2 ** (10 * power) for power, letter in enumerate("kmgt", start=1)
+}
+
+
+def parse_size(value: Any) -> int:
+    """Bytes, from an integer or text such as `512MiB`, `2g`, `1.5 GB`. Raises ValueError."""
+    if isinstance(value, int) and not isinstance(value, bool):
+        return value
+    if not isinstance(value, str):
+        raise ValueError("is not a size; write it as 512MiB or 2GiB")  # noqa: TRY004 - pydantic reports it
+    match = re.fullmatch(r"\s*([0-9]{1,18}(?:\.[0-9]{1,18})?)\s*([a-zA-Z]*)\s*", value, re.ASCII)
+    unit = match[2].lower().removesuffix("b") if match else None
+    if match is None or unit not in _UNITS:
+        raise ValueError(f"is {value[:40]!r}, not a size; write it as 512MiB or 2GiB")
+    return int(Fraction(match[1]) * _UNITS[unit])
+
+
+_SECONDS: Final = {
+    "": 1, "s": 1, "sec": 1, "m": 60, "min": 60, "h": 3600, "d": 86400
+}  # fmt: skip
+
+
+def parse_duration(value: Any) -> int:
+    """Seconds, from an integer or text such as `60s`, `5min`, `1h`. Raises ValueError."""
+    if isinstance(value, int) and not isinstance(value, bool):
+        return value
+    if not isinstance(value, str):
+        raise ValueError("is not a duration; write it as 60s, 5min or 1h")  # noqa: TRY004 - pydantic reports it
+    match = re.fullmatch(r"\s*([0-9]{1,9})\s*([a-z]*)\s*", value, re.ASCII)
+    if match is None or match[2] not in _SECONDS:
+        raise ValueError(f"is {value[:40]!r}, not a duration; write it as 60s, 5min or 1h")
+    return int(match[1]) * _SECONDS[match[2]]
+
+
+def _within(least: int, most: int) -> AfterValidator:
+    """Durations from `least` to `most` seconds."""
+
+    def check(seconds: int) -> int:
+        if not least <= seconds <= most:
+            raise ValueError(f"is {_spoken(seconds)}; choose {_spoken(least)} to {_spoken(most)}")
+        return seconds
+
+    return AfterValidator(check)
+
+
+def _spoken(seconds: int) -> str:
+    """`90 s`, `5 min`, `2 h`: the largest unit in which it is whole."""
+    for size, unit in ((86400, "d"), (3600, "h"), (60, "min")):
+        if seconds and seconds % size == 0:
+            return f"{seconds // size} {unit}"
+    return f"{seconds} s"
+
+
+def _free_user(name: str) -> str:
+    if (
+        name in RESERVED_USERS
+        or name.startswith(RESERVED_PREFIXES)
+        or re.match(r"slot[0-9]+_", name)
+    ):
+        raise ValueError(f"is {name!r}, a name of the pool's or the system's own; choose another")
+    return name
+
+
+def _fit_network(name: str) -> str:
+    if name in UNFIT_NETWORKS:
+        raise ValueError(
+            f"is {name!r}, not a network where nodes find each other by name; "
+            "make one with the engine, or leave it out and roost makes one"
+        )
+    return name
+
+
+def _condor_text(text: str) -> str:
+    try:
+        odd = b"\0" in text.encode()
+    except UnicodeEncodeError:
+        odd = True
+    if odd:
+        raise ValueError("holds characters that no configuration file can hold; remove them")
+    return text
+
+
+#: What may stand for a size in a file: for the JSON Schema only.
+_SIZE_INPUT: Final = (
+    Annotated[int, Field(ge=MIN_MEMORY, le=MAX_MEMORY)]
+    | Annotated[str, Field(pattern=SIZE_PATTERN)]
+)
+
+#: What may stand for a duration in a file: for the JSON Schema only.
+_DURATION_INPUT: Final = (
+    Annotated[int, Field(ge=0)] | Annotated[str, Field(pattern=DURATION_PATTERN)]
+)
+
+Duration = Annotated[int, BeforeValidator(parse_duration, json_schema_input_type=_DURATION_INPUT)]
+"""Seconds; in a file also `60s`, `5min`, `1h`."""
+
+Name = Annotated[str, Field(pattern=NAME_PATTERN)]
+UserName = Annotated[str, Field(pattern=USER_PATTERN), AfterValidator(_free_user)]
+Cpus = Annotated[float, Field(strict=True, ge=0.01, le=1024)]
+Memory = Annotated[
+    int,
+    Field(ge=MIN_MEMORY, le=MAX_MEMORY),
+    BeforeValidator(parse_size, json_schema_input_type=_SIZE_INPUT),
+]
+
+
+class _Part(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
+
+
+class HTCondor(_Part):
+    """Which HTCondor the pool runs."""
+
+    release: Release = "trixie"
+    """The image's release: a Debian suite, or `lts` | `feature` of HTCondor's own repositories."""
+    image: Annotated[str, Field(pattern=IMAGE_PATTERN)] | None = None
+    """The image by name, instead of roost/htcondor:<release> (or $ROOST_IMAGES:<release>)."""
+
+    @property
+    def image_name(self) -> str:
+        """The image that every node runs."""
+        return self.image or f"{IMAGES}:{self.release}"
+
+
+class Master(_Part):
+    """The central manager: collector and negotiator."""
+
+    count: Annotated[int, Field(strict=True, ge=1, le=2)] = 1
+    """How many: with 2, either may die and matching goes on by itself."""
+    cpus: Cpus | None = None
+    """CPU limit of the container; none if absent."""
+    memory: Memory | None = None
+    """Memory limit of the container, in bytes or as `2GiB`; `2GiB` if absent."""
+
+
+class Submit(_Part):
+    """The access point: the schedd and its users."""
+
+    users: Annotated[tuple[UserName, ...], Field(min_length=1)] = ("user",)
+    """The users who may submit; the first is the one that `roost submit` takes by default."""
+    lease: Annotated[Duration, _within(MIN_LEASE, MAX_LEASE)] = LEASE
+    """How long a running job and its access point may be out of touch before it runs again."""
+    cpus: Cpus | None = None
+    """CPU limit of the container; none if absent."""
+    memory: Memory | None = None
+    """Memory limit of the container, in bytes or as `2GiB`; `8GiB` if absent."""
+
+    @field_validator("users")
+    @classmethod
+    def _once_each(cls, users: tuple[str, ...]) -> tuple[str, ...]:
+        twice = sorted({user for user in users if users.count(user) > 1})
+        if twice:
+            raise ValueError(f"has {twice[0]!r} twice; name each user once")
+        return users
+
+
+class Execute(_Part):
+    """A group of executors, all alike."""
+
+    name: Name = "execute"
+    """The group's name; its nodes are `<pool>-<name>-1`, `-2`, …"""
+    count: Annotated[int, Field(strict=True, ge=0, le=MAX_EXECUTORS)] = 1
+    """How many executors."""
+    cpus: Cpus = 1.0
+    """CPUs that each advertises, and the container's limit."""
+    memory: Memory = 2**30
+    """Memory that each offers to jobs, in bytes or as `2GiB`; its container may use more."""
+
+    @field_validator("name")
+    @classmethod
+    def _not_a_role(cls, name: str) -> str:
+        if name in ("master", "submit"):
+            raise ValueError(f"is {name!r}, a role; choose another name for a group of executors")
+        return name
+
+
+class Network(_Part):
+    """The network that the pool's containers share."""
+
+    name: Annotated[str, Field(pattern=NETWORK_PATTERN), AfterValidator(_fit_network)] | None = None
+    """A network that the engine knows already; without it roost makes one named after the pool."""
+
+
+class Security(_Part):
+    """What the pool's certificates are like."""
+
+    certificates: Annotated[Duration, _within(60, 366 * 86400)] = CERTIFICATES
+    """How long a node's certificate is good; it renews itself after two thirds of that."""
+
+
+class PoolSpec(_Part):
+    """A pool: what `pool.yaml` says, complete."""
+
+    name: Name = DEFAULT_POOL
+    """The pool's name: prefix of its nodes' names and, with `.internal`, its HTCondor domain."""
+    engine: EngineName | None = None
+    """The container engine; without it the first that runs: Docker, then Podman."""
+    htcondor: HTCondor = HTCondor()
+    """Which HTCondor the pool runs."""
+    master: Master = Master()
+    """The central manager: collector and negotiator."""
+    submit: Submit = Submit()
+    """The access point: the schedd and its users."""
+    execute: tuple[Execute, ...] = (Execute(),)
+    """The groups of executors."""
+    security: Security = Security()
+    """What the pool's certificates are like."""
+    network: Network = Network()
+    """The network that the pool's containers share."""
+    config: Annotated[str, AfterValidator(_condor_text)] = ""
+    """HTCondor configuration for every node, read last."""
+
+    @field_validator("execute")
+    @classmethod
+    def _groups_fit(cls, groups: tuple[Execute, ...], info: ValidationInfo) -> tuple[Execute, ...]:
+        names = [group.name for group in groups]
+        twice = sorted({name for name in names if names.count(name) > 1})
+        if twice:
+            raise ValueError(f"has the name {twice[0]!r} twice; give each group its own name")
+        pool = info.data.get("name", "")
+        for name in names:
+            spare = MAX_IDENTITY - len(identity("execute", f"{pool}-{name}-{MAX_EXECUTORS}"))
+            if spare < 0:
+                raise ValueError(
+                    f"makes, of {pool!r} and {name!r}, node names {-spare} characters too long for "
+                    "a certificate; shorten one of them"
+                )
+        return groups
+
+    @property
+    def executors(self) -> int:
+        """How many executors in all groups."""
+        return sum(group.count for group in self.execute)
+
+    def scaled(self, counts: Mapping[str, int]) -> PoolSpec:
+        """This pool with other counts, by group.
+
+        Raises KeyError for an unknown group, BadInput for a count that no group can have.
+        """
+        known = {group.name for group in self.execute}
+        unknown = set(counts) - known
+        if unknown:
+            raise KeyError(min(unknown))
+        for name, count in counts.items():
+            if not 0 <= count <= MAX_EXECUTORS:
+                raise BadInput(
+                    f"{name} cannot have {count} executors", advice=f"choose 0 to {MAX_EXECUTORS}"
+                )
+        groups = tuple(
+            group.model_copy(update={"count": counts.get(group.name, group.count)})
+            for group in self.execute
+        )
+        return self.model_copy(update={"execute": groups})
