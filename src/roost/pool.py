@@ -1,8 +1,6 @@
 """A pool that runs: the only place where the parts are wired together.
 
-What exists is read from the engine's labels and from HTCondor. What was asked for last stands in
-`pool.json`, beside the pool's keys: without those nothing can be added to a pool, so the two belong
-in one place, and a label could not be changed without making its container anew.
+What exists is read from the engine's labels and from HTCondor.
 """
 
 from __future__ import annotations
@@ -10,90 +8,30 @@ from __future__ import annotations
 import difflib
 import functools
 import os
-import re
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
-from contextlib import closing, suppress
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import closing
 from dataclasses import dataclass
-from itertools import chain
 from pathlib import Path
 
-from roost import client, engines, logs, ready, specfile
+from roost import client, engines, kept, logs, ready, specfile, tell
 from roost._run import Completed
 from roost.apply import apply
+from roost.change import Change
 from roost.drain import Drainer
-from roost.engines.base import Engine, Event
-from roost.errors import (
-    BadInput,
-    ImageMissing,
-    PoolNotFound,
-    PoolNotReady,
-    RoostError,
-)
-from roost.fit import IDLE, as_observed, made_anew, many, staying
+from roost.engines.base import Engine
+from roost.errors import BadInput, PoolNotFound, PoolNotReady
+from roost.fit import as_observed, many
 from roost.members import Members
 from roost.observe.doctor import Finding, collect, examine
 from roost.observe.snapshot import Snapshot, snapshot
-from roost.plan import (
-    Keys,
-    Observed,
-    ObservedNode,
-    Plan,
-    Ref,
-    Retire,
-    Step,
-    diff,
-    everything,
-    leaving,
-    plan,
-    with_jobs,
-)
+from roost.plan import Observed, ObservedNode, Ref, everything, leaving, with_jobs
+from roost.progress import Progress, Stage, quiet
 from roost.queue import JobResult, Queue, Submitted
-from roost.rolling import census, headline, mended, moves, stages
-from roost.security import PoolKeys, Secret
-from roost.spec import NAME_PATTERN, PoolSpec, parse_duration
+from roost.security import PoolKeys
+from roost.spec import PoolSpec, parse_duration
 from roost.specfile import Overrides
-from roost_node import files, pace
-from roost_node.vocab import CONDOR_PORT, DEFAULT_POOL, Role, second_master
-
-
-@dataclass(frozen=True)
-class Stage:
-    """A part of the work begins."""
-
-    text: str
-
-
-@dataclass(frozen=True)
-class Detail:
-    """Something that a part of the work says, for whoever watches closely."""
-
-    text: str
-
-
-Happened = Event | Stage | Detail
-Progress = Callable[[Happened], None]
-
-
-def quiet(_happened: Happened) -> None:
-    """Progress that nobody watches."""
-
-
-class _Keyless:
-    """Stands in for the keys where a plan is only compared: credentials are no part of that."""
-
-    def node_files(self, role: Role, node: str) -> Mapping[str, Secret]:  # noqa: ARG002
-        return {}
-
-
-@dataclass(frozen=True)
-class _Sparing:
-    """Issues credentials only for the nodes that are to be made: the others have theirs."""
-
-    keys: Keys
-    nodes: frozenset[str]
-
-    def node_files(self, role: Role, node: str) -> Mapping[str, Secret]:
-        return self.keys.node_files(role, node) if node in self.nodes else {}
+from roost_node import files
+from roost_node.vocab import CONDOR_PORT, DEFAULT_POOL
 
 
 @dataclass(frozen=True)
@@ -200,16 +138,16 @@ class Pool:
             spec = source
         else:
             chosen = name or os.environ.get("ROOST_POOL") or DEFAULT_POOL
-            path = last(chosen) if source is None else Path(source)
+            path = kept.last(chosen) if source is None else Path(source)
             spec = specfile.load(path, environ=os.environ, overrides=given)
         pool = cls(spec, on or _engine(spec.engine))
-        pool._fit(spec, progress, limit=_seconds(limit), force=force)
+        pool._change(spec, progress, limit=limit, force=force)
         return pool
 
     @classmethod
     def attach(cls, name: str = DEFAULT_POOL, *, engine: str | Engine | None = None) -> Pool:
         """The pool of that name that exists already. Raises PoolNotFound."""
-        stored = _stored(checked(name))
+        stored = kept.stored(kept.checked(name))
         holder = _holder(name, engine)
         observed = holder.observe(name)
         if not observed:
@@ -228,14 +166,14 @@ class Pool:
         A no-op if the pool is gone already.
         """
         observed = self.engine.observe(self.name)
-        kept = with_jobs(observed) if keep_spool else ()
+        spools = with_jobs(observed) if keep_spool else ()
         count = sum(load.jobs for load in ready.work(self.engine, observed, timeout=5).values())
         if count:
-            said = "run again with the kept queue" if kept else "end with the pool"
+            said = "run again with the kept queue" if spools else "end with the pool"
             progress(Stage(f"{many(count, 'job')} still run: they {said}"))
-        for event in apply(everything(observed, keep=kept), self.engine, rollback=False):
+        for event in apply(everything(observed, keep=spools), self.engine, rollback=False):
             progress(event)
-        if not kept:
+        if not spools:
             PoolKeys(self.name).forget()
 
     def scale(
@@ -252,7 +190,7 @@ class Pool:
         Their jobs finish, or run again elsewhere after `limit` (seconds, or text such as `30m`), or
         with `force` at once.
         """
-        _require_keys(self.name)
+        kept.require_keys(self.name)
         current = as_observed(self.spec, self.engine.observe(self.name))
         names = [group.name for group in current.execute]
         if isinstance(counts, int):
@@ -269,7 +207,7 @@ class Pool:
                 f"the pool {self.name!r} has no group {error.args[0]!r}",
                 advice=f"its groups: {', '.join(names)}",
             ) from None
-        self._fit(wanted, progress, limit=_seconds(limit), force=force)
+        self._change(wanted, progress, limit=limit, force=force)
 
     def drain(
         self,
@@ -302,174 +240,17 @@ class Pool:
         ) as events:
             for event in events:
                 progress(event)
-        if last(self.name) is not None:
-            self._remember()
-        left = self.engine.observe(self.name).nodes
-        self._set_pace(sum(node.role == "execute" for node in left), before)
+        if kept.last(self.name) is not None:
+            self.spec = kept.remember(self.spec, self.observe())
+        executors = sum(node.role == "execute" for node in self.observe().nodes)
+        tell.size(self.engine, self.name, executors, before)
         return Drained(self.name, tuple(names), tuple(drainer.vacated))
 
-    # --- fitting what runs to what is wanted ------------------------------------------------
-
-    def _fit(
-        self, wanted: PoolSpec, progress: Progress, *, limit: float | None, force: bool
+    def _change(
+        self, wanted: PoolSpec, progress: Progress, *, limit: float | str | None, force: bool
     ) -> None:
-        """Change exactly what differs from `wanted`; undo that if the pool does not get ready.
-
-        Another release comes in stages, and the stages that were done stay.
-        """
-        self.engine.info()
-        before = self.engine.observe(self.name)
-        does = ready.work(self.engine, before) if before.nodes else {}
-        keep = staying(wanted, before.nodes, does)
-        todo = stages(plan(wanted, _Keyless(), standing=keep), before)
-        fresh = made_anew(chain(*todo))
-        if todo:
-            self._require_image(wanted)
-        previous = _stored(self.name)
-        keys = PoolKeys(self.name, node_days=wanted.security.certificates / 86400)
-        target = plan(wanted, _Sparing(keys, fresh), standing=keep)
-        drainer = Drainer(self.engine, self.name, limit=limit)
-        forgotten = [Ref("node", node) for node in keep - fresh if does.get(node, IDLE).draining]
-        made: list[Ref] = []
-        stage: Sequence[Step] = ()
-        moved = False
-        try:
-            for event in drainer.cancel(sorted(forgotten, key=lambda ref: ref.name)):
-                progress(event)
-            for stage in stages(target, before):
-                moved = moved or moves(stage, before)
-                progress(Stage(headline(stage, before)))
-                # Closed at once when it is left, so that it removes what it had begun.
-                with closing(
-                    apply(stage, self.engine, drainer=None if force else drainer)
-                ) as events:
-                    for event in events:
-                        if event.kind == "created":
-                            made.append(event.ref)
-                        progress(event)
-                self._tell_masters(target, before, stage)
-                progress(Stage(f"waiting until {many(len(target.nodes), 'node')} answer"))
-                self._await_ready(target, before, fresh)
-            if not todo:
-                self._await_ready(target, before, fresh)
-            self._set_pace(wanted.executors, before, fresh)
-            stage = ()
-            if fresh and wanted.executors and not self._full_of_work():
-                progress(Stage("running a first job"))
-                ready.first_job(self.queue)
-            self.spec = wanted
-            self._remember()
-        except BaseException as error:
-            if not moved:
-                # What heals a pool that is as it was asked for stays: without it nothing would be
-                # better, and what failed may be another node that has just died.
-                if not before.nodes or previous != wanted:
-                    self._undo(made, before, previous, progress)
-                raise
-            doubted = made_anew(stage) if isinstance(error, RoostError) else frozenset()
-            said = self._mend(target, before, previous, doubted, progress)
-            progress(Stage(said))
-            if not isinstance(error, RoostError):
-                raise
-            raise PoolNotReady(
-                f"the change of the release stopped half-way: {error.message}; {said}",
-                advice="the pool works as it is; the same command goes on, `roost up` goes back",
-            ) from error
-
-    def _await_ready(self, target: Plan, before: Observed, fresh: Collection[str]) -> None:
-        # Those that were made or started by hand are counted from nothing.
-        restarts = {node.name: node.restarts for node in before.nodes if node.name not in fresh}
-        wanted = {node.name: node.role for node in target.nodes}
-        ready.await_ready(self.engine, self.name, wanted, restarts)
-
-    def _require_image(self, wanted: PoolSpec) -> None:
-        """Raises ImageMissing, before anything is touched."""
-        image = wanted.htcondor.image_name
-        if self.engine.has_image(image):
-            return
-        own, release = wanted.htcondor.image, wanted.htcondor.release
-        advice = (
-            f"`{self.engine.name} pull {own}` gets it, if it is in a registry"
-            if own
-            else f"`roost image build --release {release}` builds it"
-        )
-        raise ImageMissing(f"the image {image} is not here", advice=advice)
-
-    def _remember(self) -> None:
-        """Store what the pool is now: somebody else may have changed its counts meanwhile."""
-        self.spec = as_observed(self.spec, self.engine.observe(self.name))
-        _store(self.spec)
-
-    def _full_of_work(self) -> bool:
-        """Whether every executor runs a job: then a first one would only wait for their ends."""
-        observed = self.engine.observe(self.name)
-        executors = {node.name for node in observed.nodes if node.role == "execute"}
-        does = ready.work(self.engine, observed)
-        return executors <= {name for name, load in does.items() if load.jobs}
-
-    def _tell_masters(self, target: Plan, before: Observed, steps: Sequence[Step]) -> None:
-        """Tell the nodes that stay what the pool's masters are, where that has changed."""
-        gone = {ref.name for step in steps if isinstance(step, Retire) for ref in step.refs}
-        if second_master(self.name) not in made_anew(steps) | gone:
-            return
-        masters = ",".join(node.name for node in target.nodes if node.role == "master")
-        stayed = {node.name for node in before.nodes} - gone
-        for node in target.nodes:
-            if node.role != "master" and node.name in stayed:
-                argv = ["roost-node", "masters", masters]
-                self.engine.exec(Ref("node", node.name), argv, timeout=60).check()
-
-    def _set_pace(self, executors: int, before: Observed, fresh: Collection[str] = ()) -> None:
-        """Tell the masters how large the pool is, where that changes how fast they should match.
-
-        The second of two, if it is `fresh`, knows nothing; the first keeps it on its volume.
-        """
-        had = sum(node.role == "execute" for node in before.nodes)
-        for node in self.engine.observe(self.name).nodes:
-            knows = 0 if node.name == second_master(self.name) and node.name in fresh else had
-            if node.role == "master" and pace.pace(executors) != pace.pace(knows):
-                argv = ["roost-node", "pace", str(executors)]
-                self.engine.exec(node.ref, argv, timeout=60).check()
-
-    def _undo(
-        self, made: Sequence[Ref], before: Observed, previous: PoolSpec | None, progress: Progress
-    ) -> None:
-        """Remove what was made; put back what was replaced, if it is known what that was."""
-        progress(Stage("undoing what was done"))
-        with suppress(RoostError):
-            for event in self.engine.retire(tuple(reversed(made))):
-                progress(event)
-            keys = PoolKeys(self.name, node_days=self.spec.security.certificates / 86400)
-            if not before:
-                keys.forget()
-            elif previous is not None:
-                stood = frozenset(node.name for node in before.nodes)
-                old = plan(as_observed(previous, before), keys, standing=stood)
-                for event in apply(diff(old, self.engine.observe(self.name)), self.engine):
-                    progress(event)
-
-    def _mend(
-        self,
-        target: Plan,
-        before: Observed,
-        previous: PoolSpec | None,
-        doubted: Collection[str],
-        progress: Progress,
-    ) -> str:
-        """Make what an upgrade that stopped has left out as it was; says which node has what."""
-        progress(Stage("mending what was left half-done"))
-        with suppress(RoostError):
-            if previous is not None:
-                now = self.engine.observe(self.name)
-                stood = frozenset(node.name for node in before.nodes)
-                old = as_observed(previous, before)
-                goal = mended(target, plan(old, _Keyless(), standing=stood), now, doubted)
-                days = self.spec.security.certificates / 86400
-                keys = _Sparing(PoolKeys(self.name, node_days=days), made_anew(diff(goal, now)))
-                goal = mended(target, plan(old, keys, standing=stood), now, doubted)
-                for event in apply(diff(goal, now), self.engine, rollback=False):
-                    progress(event)
-        return f"the nodes' images are: {census(self.engine.observe(self.name))}"
+        change = Change(self.engine, wanted, progress)
+        self.spec = change.make(limit=_seconds(limit), force=force)
 
     # --- jobs -------------------------------------------------------------------------------
 
@@ -517,12 +298,7 @@ class Pool:
     @property
     def access_point(self) -> Ref:
         """The node where jobs are submitted. Raises PoolNotReady if there is none."""
-        for node in self.observe().nodes:
-            if node.role == "submit":
-                return node.ref
-        raise PoolNotReady(
-            f"the pool {self.name!r} has no access point", advice="`roost up` makes it anew"
-        )
+        return ready.access_point(self.name, self.observe())
 
     def logs(
         self,
@@ -571,7 +347,7 @@ class Pool:
         if who not in self.spec.submit.users:
             known = ", ".join(self.spec.submit.users)
             raise BadInput(f"the pool {self.name!r} has no user {who!r}", advice=f"users: {known}")
-        _require_keys(self.name)
+        kept.require_keys(self.name)
         masters = [node for node in self.observe().nodes if node.role == "master"]
         if not masters:
             raise PoolNotReady(f"the pool {self.name!r} has no master", advice="run `roost up`")
@@ -605,12 +381,12 @@ class Pool:
         name: str = DEFAULT_POOL, *, engine: str | Engine | None = None
     ) -> tuple[Finding, ...]:
         """What is wrong with a pool, or with the engine, the gravest first, each with advice."""
-        return examine(collect(_holder(checked(name), engine), name))
+        return examine(collect(_holder(kept.checked(name), engine), name))
 
     @staticmethod
     def forget(name: str) -> None:
         """Remove what this machine keeps of a pool that is gone; a no-op if there is nothing."""
-        PoolKeys(checked(name)).forget()
+        PoolKeys(kept.checked(name)).forget()
 
 
 # --- the edges: engines, files ------------------------------------------------------------------
@@ -624,24 +400,8 @@ def _holder(name: str, engine: str | Engine | None) -> Engine:
     """The engine that is meant, else the one that the pool was made on, else the first there is."""
     if engine is not None and not isinstance(engine, str):
         return engine
-    stored = _stored(name)
+    stored = kept.stored(name)
     return _engine(engine or (stored.engine if stored else None))
-
-
-def checked(name: str) -> str:
-    """A pool's name, if it is one: names become paths. Raises BadInput."""
-    if not re.fullmatch(NAME_PATTERN, name):
-        raise BadInput(
-            f"{name!r} is not a pool's name",
-            advice="use a-z, 0-9 and -, a letter first and no - last, at most 32 characters",
-        )
-    return name
-
-
-def last(name: str) -> Path | None:
-    """Where it stands what was asked for last; None if nothing was."""
-    path = PoolKeys(name).directory / "pool.json" if re.fullmatch(NAME_PATTERN, name) else None
-    return path if path is not None and path.is_file() else None
 
 
 def _seconds(limit: float | str | None) -> float | None:
@@ -653,21 +413,3 @@ def _seconds(limit: float | str | None) -> float | None:
     if seconds is not None and not seconds >= 0:
         raise BadInput(f"the limit is {seconds}, less than nothing; write it as 60s, 5min or 1h")
     return seconds
-
-
-def _stored(name: str) -> PoolSpec | None:
-    path = last(name)
-    return specfile.load(path, environ={}) if path else None
-
-
-def _store(spec: PoolSpec) -> None:
-    text = spec.model_dump_json(indent=2, exclude_defaults=True)
-    files.write(PoolKeys(spec.name).directory / "pool.json", f"{text}\n".encode())
-
-
-def _require_keys(name: str) -> None:
-    if last(name) is None:
-        raise BadInput(
-            f"the keys of the pool {name!r} are not here: it was made by another user or machine",
-            advice="run this where it was made",
-        )

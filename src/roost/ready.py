@@ -37,6 +37,14 @@ queue
 """
 
 
+def access_point(pool: str, observed: Observed) -> Ref:
+    """The node where jobs are submitted. Raises PoolNotReady if there is none."""
+    for node in observed.nodes:
+        if node.role == "submit":
+            return node.ref
+    raise PoolNotReady(f"the pool {pool!r} has no access point", advice="`roost up` makes it anew")
+
+
 def tool(engine: Engine, observed: Observed, *argv: str, timeout: float = 20) -> str | None:
     """What a tool in the access point answers; None while it cannot."""
     access = next((node for node in observed.nodes if node.role == "submit"), None)

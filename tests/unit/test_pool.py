@@ -22,7 +22,8 @@ from roost.errors import (
 from roost.fit import Load, loads, missing, staying, summary
 from roost.logs import telling
 from roost.plan import ObservedNode, Ref
-from roost.pool import Drained, Happened, Pool, Stage
+from roost.pool import Drained, Pool
+from roost.progress import Happened, Stage
 from roost.spec import Execute, HTCondor, Master, PoolSpec
 
 

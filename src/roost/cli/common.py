@@ -16,7 +16,9 @@ import click
 
 from roost import engines
 from roost.engines.base import Engine
-from roost.pool import Detail, Happened, Pool, Progress, Stage, checked
+from roost.kept import checked
+from roost.pool import Pool
+from roost.progress import Detail, Happened, Progress, Stage
 from roost_node.vocab import DEFAULT_POOL
 
 if TYPE_CHECKING:

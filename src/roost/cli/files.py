@@ -14,8 +14,8 @@ from roost import specfile
 from roost.cli.common import selecting
 from roost.engines.compose import ComposeRenderer, mode_of, secret_files
 from roost.errors import BadInput
+from roost.kept import last
 from roost.plan import plan
-from roost.pool import last
 from roost.security import PoolKeys
 from roost.specfile import Overrides
 from roost_node.vocab import DEFAULT_POOL

@@ -19,7 +19,7 @@ from roost.errors import BadInput
 from roost.image.build import build as build_image
 from roost.image.build import images
 from roost.image.recipe import ImageSpec
-from roost.pool import Detail, Stage
+from roost.progress import Detail, Stage
 from roost.spec import Release
 
 

@@ -10,7 +10,8 @@ from pathlib import Path
 import click
 
 from roost.cli.common import ago, json_option, pooled, print_json, print_table, shown
-from roost.pool import Pool, Stage
+from roost.pool import Pool
+from roost.progress import Stage
 from roost.queue import Job, JobResult, Queue
 
 user_option = click.option("--user", metavar="U", help="The pool's user; its first by default.")

@@ -9,7 +9,8 @@ import click
 
 from roost.cli.common import ago, json_option, pooled, print_json, print_table, shown
 from roost.errors import BadInput
-from roost.pool import Pool, Stage
+from roost.pool import Pool
+from roost.progress import Stage
 
 
 @click.command()
