@@ -29,9 +29,16 @@ def checked(name: str) -> str:
 
 
 def last(name: str) -> Path | None:
-    """Where it stands what was asked for last; None if nothing was."""
-    path = PoolKeys(name).directory / "pool.json" if re.fullmatch(NAME_PATTERN, name) else None
-    return path if path is not None and path.is_file() else None
+    """Where it stands what was asked for last; None if nothing was.
+
+    Raises BadInput if others could have written it.
+    """
+    if not re.fullmatch(NAME_PATTERN, name):
+        return None
+    keys = PoolKeys(name)
+    keys.check()
+    path = keys.directory / "pool.json"
+    return path if path.is_file() else None
 
 
 def stored(name: str) -> PoolSpec | None:

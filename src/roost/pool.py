@@ -176,6 +176,18 @@ class Pool:
         if not spools:
             PoolKeys(self.name).forget()
 
+    def at_stake(self) -> str:
+        """What `down` would delete beyond recall, in words: the jobs in the queue, or nothing."""
+        observed = self.engine.observe(self.name)
+        if not with_jobs(observed):
+            return ""
+        asked = ("condor_q", "-allusers", "-af", "ClusterId")
+        said = ready.tool(self.engine, observed, *asked, timeout=5)
+        if said is None:
+            return "a job queue that does not answer now"
+        count = len(said.split())
+        return f"{many(count, 'job')} in its queue" if count else ""
+
     def scale(
         self,
         counts: int | Mapping[str, int],

@@ -291,7 +291,7 @@ class PoolKeys:
         try:
             while True:
                 self.directory.mkdir(mode=0o700, parents=True, exist_ok=True)
-                self._check()
+                self.check()
                 with files.locked(self.directory) as ours:
                     # Another process may have forgotten the pool while this one waited.
                     if ours():
@@ -305,8 +305,17 @@ class PoolKeys:
                 advice="check who owns the directory and whether the disk is full",
             ) from None
 
-    def _check(self) -> None:
-        there = self.directory.lstat()
+    def check(self) -> None:
+        """Raises BadInput if others may enter the directory; a no-op if there is none."""
+        try:
+            there = self.directory.lstat()
+        except (FileNotFoundError, NotADirectoryError):
+            return
+        except OSError as error:
+            raise BadInput(
+                f"{self.directory} cannot be looked at: {error.strerror}",
+                advice="check who owns the directories above it",
+            ) from None
         if not stat.S_ISDIR(there.st_mode):
             raise BadInput(f"{self.directory} is not a directory", advice="move it away")
         if there.st_uid != os.geteuid():

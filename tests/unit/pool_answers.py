@@ -32,6 +32,10 @@ class Answers:
         self.exit_code = 0
         self.asked: list[tuple[str, list[str]]] = []
         """Every tool that was run: where, and its words."""
+        self.queued = 0
+        """Jobs that the schedd has, however far they are."""
+        self.silent = False
+        """The schedd does not answer."""
         self.deaf: set[str] = set()
         """Nodes whose daemons the collector does not know."""
 
@@ -51,6 +55,8 @@ class Answers:
                 return "".join(rows + [f"{name}|undefined|0|true\n" for name in self.draining])
             case ["condor_q", "-allusers", "-const", *_]:
                 return "".join(f"slot1_1@{name}|8.0|5|false\n" for name in sorted(self.running))
+            case ["condor_q", "-allusers", "-af", "ClusterId"]:
+                return None if self.silent else "1\n" * self.queued
             case ["roost-node", "drain", "--cancel"]:
                 self.draining.discard(node)
                 return ""

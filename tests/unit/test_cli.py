@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import json
 import os
+import pty
 import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -17,6 +19,8 @@ from pool_answers import Answers
 from roost import cli, engines
 from roost.engines.base import Engine
 from roost.errors import EngineUnavailable
+from roost.pool import Pool
+from roost.security import PoolKeys
 
 #: Every command that the issue and the design name.
 DOCUMENTED = (
@@ -103,6 +107,95 @@ def test_up_down(answers: Answers, capsys: pytest.CaptureFixture[str]) -> None:
     assert not answers.engine.pools()
     assert cli.main(["down"]) == 0
     assert capsys.readouterr().out.endswith("There is no pool roost.\n")
+
+
+@contextmanager
+def at_a_terminal(monkeypatch: pytest.MonkeyPatch, typed: str) -> Iterator[Callable[[], str]]:
+    """With a terminal for input and messages; gives what was written to it so far."""
+    leader, follower = pty.openpty()
+    with (
+        os.fdopen(leader, "r+b", buffering=0) as person,
+        os.fdopen(os.dup(follower)) as stdin,
+        os.fdopen(follower, "w", buffering=1) as stderr,
+        monkeypatch.context() as patch,
+    ):
+        patch.setattr(sys, "stdin", stdin)
+        patch.setattr(sys, "stderr", stderr)
+        person.write(typed.encode())
+
+        def said() -> str:
+            print("<end>", file=stderr)  # a terminal hands on what was written in pieces
+            text = b""
+            while b"<end>" not in text:
+                text += person.read(65536)
+            return text.decode()
+
+        yield said
+
+
+@pytest.mark.parametrize(
+    "typed, argv, status, asked",
+    [
+        ("n\n", [], 1, True),
+        ("\n", [], 1, True),
+        ("\x04", [], 130, True),
+        ("y\n", [], 0, True),
+        ("n\n", ["--yes"], 0, False),
+        ("n\n", ["--keep-spool"], 0, False),
+    ],
+)
+def test_down_asks_at_a_terminal_where_jobs_are_lost(
+    pool: Answers,
+    monkeypatch: pytest.MonkeyPatch,
+    typed: str,
+    argv: list[str],
+    status: int,
+    asked: bool,
+) -> None:
+    pool.queued = 3
+    keys = PoolKeys("roost").directory
+    with at_a_terminal(monkeypatch, typed) as said:
+        assert cli.main(["down", *argv]) == status
+        text = said()
+    question = "The pool roost has 3 jobs in its queue. Delete it all, its keys too? [y/N]"
+    assert (question in text) == asked
+    assert bool(pool.engine.observe("roost").nodes) == (status != 0)
+    assert keys.exists() == (status != 0 or "--keep-spool" in argv)
+    assert ("roost: the pool roost stays as it is; --keep-spool keeps" in text) == (status == 1)
+
+
+def test_down_asks_only_where_something_is_lost(
+    pool: Answers, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert Pool.attach().at_stake() == ""
+    pool.silent = True
+    assert Pool.attach().at_stake() == "a job queue that does not answer now"
+    pool.silent, pool.queued = False, 1
+    assert Pool.attach().at_stake() == "1 job in its queue"
+    assert cli.main(["down", "--keep-spool"]) == 0
+    # Nobody can say what is in a queue that was kept.
+    assert Pool.attach().at_stake() == "a job queue that does not answer now"
+    # A script is not asked.
+    assert cli.main(["down"]) == 0
+    assert not pool.engine.pools()
+
+
+@pytest.mark.parametrize("argv", [["status"], ["q"], ["down"], ["up"], ["env"], ["doctor"]])
+def test_keys_that_others_may_reach_are_refused(
+    pool: Answers, capsys: pytest.CaptureFixture[str], argv: list[str]
+) -> None:
+    directory = PoolKeys("roost").directory
+    directory.chmod(0o755)
+    capsys.readouterr()
+    assert cli.main(argv) == 2
+    said = capsys.readouterr()
+    assert said == (
+        "",
+        f"roost: {directory} is open to others (mode 0755); chmod 700 {directory}\n",
+    )
+    assert pool.engine.pools() == ["roost"]
+    directory.chmod(0o700)
+    assert cli.main(["down"]) == 0
 
 
 def test_up_with_a_file_and_again(answers: Answers, tmp_path: Path) -> None:

@@ -19,7 +19,7 @@ from roost.cli.common import (
     selecting,
     shown,
 )
-from roost.errors import BadInput, PoolNotFound
+from roost.errors import BadInput, PoolNotFound, RoostError
 from roost.observe.snapshot import NodeView, SlotView, Snapshot
 from roost.pool import Pool
 
@@ -83,9 +83,13 @@ def up(
     is_flag=True,
     help="Keep the job queue and the users' homes for the next `roost up`.",
 )
+@click.option("--yes", is_flag=True, help="Do not ask, whatever is in the queue.")
 @selecting
-def down(name: str | None, engine: str | None, keep_spool: bool) -> None:
-    """Take the pool down: its nodes, volumes, network and keys. No pool is no error."""
+def down(name: str | None, engine: str | None, keep_spool: bool, yes: bool) -> None:
+    """Take the pool down: its nodes, volumes, network and keys. No pool is no error.
+
+    On a terminal it asks first if there are jobs in the queue.
+    """
     chosen = pool_name(name)
     try:
         pool = Pool.attach(chosen, engine=engine)
@@ -93,6 +97,14 @@ def down(name: str | None, engine: str | None, keep_spool: bool) -> None:
         Pool.forget(chosen)
         print(f"There is no pool {chosen}.")
         return
+    # Nobody is there to answer in a script, which says what it means by its flags.
+    asks = not (keep_spool or yes) and sys.stdin.isatty() and sys.stderr.isatty()
+    if asks and (lost := pool.at_stake()):
+        question = f"The pool {chosen} has {lost}. Delete it all, its keys too?"
+        if not click.confirm(question, err=True):
+            raise RoostError(
+                f"the pool {chosen} stays as it is", advice="--keep-spool keeps the queue and keys"
+            )
     with shown() as progress:
         pool.down(keep_spool=keep_spool, progress=progress)
     print(f"The pool {chosen} is down" + ("; its job queue is kept." if keep_spool else "."))
