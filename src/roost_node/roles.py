@@ -133,6 +133,7 @@ def _security(settings: Settings, facts: Facts) -> str:
     domain = pool_domain(facts.pool)
     state = settings.state_dir
     me = f"{identity(settings.role, settings.node)}@{domain}"
+    administered = "" if settings.role == "master" else _NOT_FROM_AFAR
     return f"""\
 # --- mutual TLS between all nodes and users; nothing else is believed --------------------------
 {mutual_tls.configuration(state / CA_CERT, state / NODE_CERT, state / NODE_KEY)}\
@@ -160,9 +161,15 @@ TOOL.ALLOW_CLIENT = *
 ALLOW_ADVERTISE_MASTER =
 ALLOW_ADVERTISE_SCHEDD =
 ALLOW_ADVERTISE_STARTD =
+{administered}\
 # Every user may read with the reader's identity; the node's own key is root's alone.
 """
 
+
+_NOT_FROM_AFAR: Final = """\
+# Stock gives the collector a session in which whoever administers it administers this node, too.
+SEC_ENABLE_REMOTE_ADMINISTRATION = False
+"""
 
 #: Where roost-node writes the map from certificate to HTCondor identity.
 MAPFILE: Final = "/run/roost/roost.map"
