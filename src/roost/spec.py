@@ -22,6 +22,7 @@ from pydantic import (
     field_validator,
 )
 
+from roost.data import DataEntry, Scheme
 from roost.errors import BadInput
 from roost_node.vocab import (
     DEFAULT_POOL,
@@ -278,6 +279,10 @@ class PoolSpec(_Part):
     """What the pool's certificates are like."""
     network: Network = Network()
     """The network that the pool's containers share."""
+    data: Mapping[Name, DataEntry] = {}
+    """What jobs may mount by name (`+DataMounts` in their submit files)."""
+    data_urls: tuple[Scheme, ...] = ()
+    """URLs of these schemes may stand in `+DataMounts` beside the names."""
     config: Annotated[str, AfterValidator(_condor_text)] = ""
     """HTCondor configuration for every node, read last."""
 

@@ -20,6 +20,7 @@ import yaml
 from pydantic import BaseModel, ValidationError
 from pydantic_core import ErrorDetails
 
+from roost.data import BACKEND_PATTERN, HOST_PATTERN, OPTION_PATTERN, TYPES
 from roost.errors import PoolFileError
 from roost.spec import (
     IMAGE_PATTERN,
@@ -272,8 +273,10 @@ def _problem(
     `line 7: execute[1].memmory is unknown; did you mean memory?`
     """
     at = tuple(detail["loc"])
-    if detail["type"] == "invalid_key":
+    if detail["type"] == "invalid_key" or at[-1:] == ("[key]",):
         at = at[:-1]
+    if at[:1] == ("data",):
+        at = at[:2] + at[3:]  # pydantic names the type there, which no file does
     flag = named.get(at)
     line = 0 if flag or node is None else _line(node, at)
     where = flag or _place(at) or "the pool"
@@ -334,6 +337,8 @@ def _small(value: object) -> bool:
 def _model_at(at: _Path) -> type[BaseModel] | None:
     """The model of which the thing at `at` is an instance."""
     model: type[BaseModel] = PoolSpec
+    if at[:1] == ("data",) and len(at) > 2:
+        model, at = TYPES[str(at[2])], at[3:]
     for step in at:
         if isinstance(step, str):
             field = model.model_fields.get(step)
@@ -370,11 +375,8 @@ def _unknown(detail: ErrorDetails) -> str:
 
 
 def _not_a_choice(detail: ErrorDetails) -> str:
-    model = _model_at(tuple(detail["loc"])[:-1])
-    assert model is not None
-    annotation = model.model_fields[str(detail["loc"][-1])].annotation
-    options = get_args(annotation)
-    choices = [c for option in options for c in get_args(option) or (option,) if isinstance(c, str)]
+    expected = str(detail["ctx"]["expected"])
+    choices = re.findall("'([^']*)'", expected) or [expected.lower()]
     value = detail["input"]
     close = difflib.get_close_matches(value, choices, n=1) if isinstance(value, str) else []
     return f"is {_show(value)}; " + (
@@ -386,6 +388,9 @@ _PATTERN_ADVICE: Final = {
     NAME_PATTERN: "use a-z, 0-9 and -, a letter first and no - last, at most 32 characters",
     USER_PATTERN: "use a-z, 0-9, _ and -, a letter or _ first, at most 31 characters",
     IMAGE_PATTERN: "write it as name:tag",
+    HOST_PATTERN: "write a host's name or address, with :port if need be",
+    OPTION_PATTERN: "write an option's name",
+    BACKEND_PATTERN: "write what rclone calls it: s3, webdav, sftp, http",
     NETWORK_PATTERN: "use letters, digits, _, . and -, a letter or digit first",
 }
 
@@ -418,6 +423,18 @@ def _otherwise(detail: ErrorDetails) -> str:
     return f"is wrong: {detail['msg']}"
 
 
+def _no_type(_: ErrorDetails) -> str:
+    return f"has no type; choose from {', '.join(TYPES)}"
+
+
+def _unknown_type(detail: ErrorDetails) -> str:
+    tag = detail["ctx"]["tag"]
+    close = difflib.get_close_matches(tag, TYPES, n=1)
+    return f"has the type {_show(tag)}; " + (
+        f"did you mean {close[0]}?" if close else f"choose from {', '.join(TYPES)}"
+    )
+
+
 def _fields_of(detail: ErrorDetails) -> Sequence[str]:
     model = _model_at(tuple(detail["loc"]))
     return list(model.model_fields) if model else []
@@ -440,6 +457,15 @@ _EXPLAIN: Final[Mapping[str, Callable[[ErrorDetails], str]]] = {
         f"its keys are {', '.join(_fields_of(detail))}"
     ),
     "invalid_key": lambda detail: f"has the key {_show(detail['loc'][-1])}, which is not text",
+    "union_tag_not_found": _no_type,
+    "union_tag_invalid": _unknown_type,
+    "model_attributes_type": _must_be("write keys and values, `type` among them"),
+    "mapping_type": _must_be("write keys and values"),
+    "dict_type": _must_be("write keys and values"),
+    "missing": lambda _: "is missing",
+    "bool_type": _must_be("write true or false"),
+    "bool_parsing": _must_be("write true or false"),
+    "none_required": _must_be("remove it"),
     "too_short": lambda _: "is an empty list; name at least one, or remove it",
     "greater_than_equal": _limit("the least is", "ge"),
     "less_than_equal": _limit("the most is", "le"),
