@@ -13,20 +13,13 @@ from roost.drain import Drainer
 from roost.engines.base import Engine
 from roost.errors import ImageMissing, PoolNotReady, RoostError
 from roost.fit import IDLE, as_observed, made_anew, many, staying
-from roost.plan import Keys, Observed, Plan, Ref, Step, diff, plan
+from roost.plan import Keyless, Keys, Observed, Plan, Ref, Step, diff, plan
 from roost.progress import Progress, Stage
 from roost.queue import Queue
 from roost.rolling import census, headline, mended, moves, stages
 from roost.security import PoolKeys, Secret
 from roost.spec import PoolSpec
 from roost_node.vocab import Role
-
-
-class _Keyless:
-    """Stands in for the keys where a plan is only compared: credentials are no part of that."""
-
-    def node_files(self, role: Role, node: str) -> Mapping[str, Secret]:  # noqa: ARG002
-        return {}
 
 
 @dataclass(frozen=True)
@@ -60,7 +53,7 @@ class Change:
         before = self.engine.observe(self.name)
         does = ready.work(self.engine, before) if before.nodes else {}
         keep = staying(wanted, before.nodes, does)
-        todo = stages(plan(wanted, _Keyless(), standing=keep), before)
+        todo = stages(plan(wanted, Keyless(), standing=keep), before)
         fresh = made_anew(chain(*todo))
         if todo:
             self._require_image()
@@ -170,7 +163,7 @@ class Change:
                 now = self.engine.observe(self.name)
                 stood = frozenset(node.name for node in before.nodes)
                 old = as_observed(previous, before)
-                goal = mended(target, plan(old, _Keyless(), standing=stood), now, doubted)
+                goal = mended(target, plan(old, Keyless(), standing=stood), now, doubted)
                 keys = _Sparing(self._keys(), made_anew(diff(goal, now)))
                 goal = mended(target, plan(old, keys, standing=stood), now, doubted)
                 for event in apply(diff(goal, now), self.engine, rollback=False):

@@ -49,6 +49,13 @@ class Keys(Protocol):
         ...
 
 
+class Keyless:
+    """Stands in for the keys where no credentials are delivered: a plan is only compared, say."""
+
+    def node_files(self, role: Role, node: str) -> Mapping[str, Secret]:  # noqa: ARG002
+        return {}
+
+
 @dataclass(frozen=True)
 class Network:
     """A network that the pool owns."""

@@ -36,11 +36,14 @@ from roost_node.vocab import (
 
 Release = Literal["trixie", "forky", "lts", "feature"]
 EngineName = Literal["docker", "podman"]
+MarathonVersion = Literal["1.1", "1.4", "1.5+"]
+MarathonHealth = Literal["command", "http", "mesos-http"]
 
 NAME_PATTERN: Final = r"^[a-z][a-z0-9-]{0,30}[a-z0-9]$|^[a-z]$"
 USER_PATTERN: Final = r"^[a-z_][a-z0-9_-]{0,30}$"
 IMAGE_PATTERN: Final = r"^[a-zA-Z0-9][a-zA-Z0-9._/:@-]*$"
 NETWORK_PATTERN: Final = r"^[a-zA-Z0-9][a-zA-Z0-9_.-]*$"
+DOMAIN_PATTERN: Final = r"^[a-z0-9]([a-z0-9-]*[a-z0-9])?(\.[a-z0-9]([a-z0-9-]*[a-z0-9])?)*$"
 SIZE_PATTERN: Final = r"^\s*[0-9]+(\.[0-9]+)?\s*([kKmMgGtT]i?)?[bB]?\s*$"
 
 DURATION_PATTERN: Final = r"^\s*[0-9]+\s*(s|sec|m|min|h|d)?\s*$"
@@ -260,6 +263,41 @@ class Security(_Part):
     """How long a node's certificate is good; it renews itself after two thirds of that."""
 
 
+#: Marathon's operators, and how many words their constraints may have, the field's name counted.
+_OPERATORS: Final = {
+    "UNIQUE": (2,), "CLUSTER": (2, 3), "GROUP_BY": (2, 3), "LIKE": (3,), "UNLIKE": (3,),
+    "MAX_PER": (3,),
+}  # fmt: skip
+
+
+def _constraint(words: tuple[str, ...]) -> tuple[str, ...]:
+    lengths = _OPERATORS.get(words[1], ()) if len(words) > 1 else ()
+    if len(words) not in lengths:
+        raise ValueError(
+            f"is {list(words)}, not a constraint of Marathon; write it as [rack, LIKE, rack-1], "
+            f"with one of {', '.join(_OPERATORS)}"
+        )
+    return words
+
+
+Constraint = Annotated[tuple[str, ...], AfterValidator(_constraint)]
+
+
+class Marathon(_Part):
+    """How the pool runs on Marathon; other engines take no notice of it."""
+
+    version: MarathonVersion = "1.5+"
+    """Whose words its app definitions use: `1.1` is that and older, `1.4` is 1.2 to 1.4."""
+    health: MarathonHealth = "command"
+    """Who asks for a node's health, and how; `http` and `mesos-http` from version 1.4."""
+    domain: Annotated[str, Field(pattern=DOMAIN_PATTERN)] = "marathon.mesos"
+    """Mesos-DNS's domain for Marathon's apps: the master is `<pool>-master.<domain>`."""
+    volume: Memory = 10 * 2**30
+    """Size of each persistent volume for jobs: the spool, and the users' homes."""
+    constraints: Mapping[str, tuple[Constraint, ...]] = {}
+    """Where nodes may run: by `master`, `submit` or a group's name, a list of constraints."""
+
+
 class PoolSpec(_Part):
     """A pool: what `pool.yaml` says, complete."""
 
@@ -283,6 +321,8 @@ class PoolSpec(_Part):
     """What jobs may mount by name (`+DataMounts` in their submit files)."""
     data_urls: tuple[Scheme, ...] = ()
     """URLs of these schemes may stand in `+DataMounts` beside the names."""
+    marathon: Marathon = Marathon()
+    """How the pool runs on Marathon; other engines take no notice of it."""
     config: Annotated[str, AfterValidator(_condor_text)] = ""
     """HTCondor configuration for every node, read last."""
 
@@ -302,6 +342,18 @@ class PoolSpec(_Part):
                     "a certificate; shorten one of them"
                 )
         return groups
+
+    @field_validator("marathon")
+    @classmethod
+    def _constrained_exist(cls, marathon: Marathon, info: ValidationInfo) -> Marathon:
+        known = ["master", "submit", *(group.name for group in info.data.get("execute", ()))]
+        unknown = sorted(set(marathon.constraints) - set(known))
+        if unknown:
+            raise ValueError(
+                f"has constraints for {unknown[0]!r}, which is nothing of this pool; "
+                f"it has {', '.join(known)}"
+            )
+        return marathon
 
     @property
     def executors(self) -> int:

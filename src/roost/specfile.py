@@ -23,6 +23,7 @@ from pydantic_core import ErrorDetails
 from roost.data import BACKEND_PATTERN, HOST_PATTERN, OPTION_PATTERN, TYPES
 from roost.errors import PoolFileError
 from roost.spec import (
+    DOMAIN_PATTERN,
     IMAGE_PATTERN,
     MAX_MEMORY,
     MIN_MEMORY,
@@ -391,6 +392,7 @@ _PATTERN_ADVICE: Final = {
     HOST_PATTERN: "write a host's name or address, with :port if need be",
     OPTION_PATTERN: "write an option's name",
     BACKEND_PATTERN: "write what rclone calls it: s3, webdav, sftp, http",
+    DOMAIN_PATTERN: "write it as marathon.mesos",
     NETWORK_PATTERN: "use letters, digits, _, . and -, a letter or digit first",
 }
 

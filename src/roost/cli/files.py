@@ -7,16 +7,19 @@ import os
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from tempfile import TemporaryDirectory
+from typing import get_args
 
 import click
 
 from roost import specfile
 from roost.cli.common import selecting
 from roost.engines.compose import ComposeRenderer, mode_of, secret_files
+from roost.engines.marathon import MarathonRenderer, apps
 from roost.errors import BadInput
 from roost.kept import last
-from roost.plan import plan
+from roost.plan import Keyless, plan
 from roost.security import PoolKeys
+from roost.spec import MarathonVersion, PoolSpec
 from roost.specfile import Overrides
 from roost_node.vocab import DEFAULT_POOL
 
@@ -40,9 +43,7 @@ def compose(
 
     Without POOL.yaml the pool is as it was asked for last, else the default one.
     """
-    if file is None:
-        file = last(name or os.environ.get("ROOST_POOL") or DEFAULT_POOL)
-    spec = specfile.load(file, environ=os.environ, overrides=Overrides(name=name, engine=engine))
+    spec = _wanted(name, engine, file)
     if directory is None:
         # What is printed holds no secret, so keys that live for a moment will do.
         with TemporaryDirectory(prefix="roost-") as home:
@@ -58,6 +59,50 @@ def compose(
     _write_all(directory, secrets, mode_of)
     print(f"Wrote {len(texts) + len(secrets)} files to {directory}; "
           "the first lines of compose.yaml say how to start.")  # fmt: skip
+
+
+@render.command()
+@click.argument("file", required=False, metavar="[POOL.yaml]", type=click.Path(path_type=Path))
+@click.option(
+    "--marathon-version", "version", type=click.Choice(get_args(MarathonVersion)),
+    metavar="V", help="In whose words: 1.1 (and older), 1.4 (from 1.2) or 1.5+.",
+)  # fmt: skip
+@click.option(
+    "-o", "directory", type=click.Path(path_type=Path), metavar="DIR",
+    help="Write a file for each role and group there, instead of all apps to stdout.",
+)  # fmt: skip
+@selecting
+def marathon(
+    name: str | None,
+    engine: str | None,
+    file: Path | None,
+    version: MarathonVersion | None,
+    directory: Path | None,
+) -> None:
+    """Render the pool as Marathon's app definitions.
+
+    Without POOL.yaml the pool is as it was asked for last, else the default one.
+    """
+    spec = _wanted(name, engine, file)
+    settings = spec.marathon.model_copy(update={"version": version} if version else {})
+    target = plan(spec, Keyless())
+    if directory is None:
+        print(json.dumps(list(apps(target, settings).values()), indent=2))
+        return
+    texts = MarathonRenderer(settings).render(target)
+    _free(directory)
+    _write_all(directory, {path: text.encode() for path, text in texts.items()}, lambda _: 0o644)
+    print(
+        f"Wrote {len(texts)} files to {directory}; start each, the master first, with: "
+        "curl -XPOST -H 'Content-Type: application/json' MARATHON:8080/v2/apps -d @FILE"
+    )
+
+
+def _wanted(name: str | None, engine: str | None, file: Path | None) -> PoolSpec:
+    """The pool that is meant: of the file, else as it was asked for last, else the default one."""
+    if file is None:
+        file = last(name or os.environ.get("ROOST_POOL") or DEFAULT_POOL)
+    return specfile.load(file, environ=os.environ, overrides=Overrides(name=name, engine=engine))
 
 
 def _free(directory: Path) -> None:
