@@ -29,6 +29,7 @@ from roost_node.vocab import (
     IDENTITY_PREFIX,
     LEASE,
     MAX_LEASE,
+    MAX_VACATE,
     MIN_LEASE,
     READER_IDENTITY,
     identity,
@@ -38,11 +39,15 @@ Release = Literal["trixie", "forky", "lts", "feature"]
 EngineName = Literal["docker", "podman"]
 MarathonVersion = Literal["1.1", "1.4", "1.5+"]
 MarathonHealth = Literal["command", "http", "mesos-http"]
+PolicyKind = Literal["kubernetes", "calico", "none"]
 
 NAME_PATTERN: Final = r"^[a-z][a-z0-9-]{0,30}[a-z0-9]$|^[a-z]$"
 USER_PATTERN: Final = r"^[a-z_][a-z0-9_-]{0,30}$"
 IMAGE_PATTERN: Final = r"^[a-zA-Z0-9][a-zA-Z0-9._/:@-]*$"
 NETWORK_PATTERN: Final = r"^[a-zA-Z0-9][a-zA-Z0-9_.-]*$"
+#: A name as Kubernetes takes them, of a namespace or another object; of a context, which is free.
+OBJECT_PATTERN: Final = r"^[a-z0-9]([a-z0-9.-]{0,61}[a-z0-9])?$"
+CONTEXT_PATTERN: Final = r"^[a-zA-Z0-9][!-~]*$"
 DOMAIN_PATTERN: Final = r"^[a-z0-9]([a-z0-9-]*[a-z0-9])?(\.[a-z0-9]([a-z0-9-]*[a-z0-9])?)*$"
 SIZE_PATTERN: Final = r"^\s*[0-9]+(\.[0-9]+)?\s*([kKmMgGtT]i?)?[bB]?\s*$"
 
@@ -298,13 +303,35 @@ class Marathon(_Part):
     """Where nodes may run: by `master`, `submit` or a group's name, a list of constraints."""
 
 
+ObjectName = Annotated[str, Field(pattern=OBJECT_PATTERN)]
+
+
+class Kubernetes(_Part):
+    """How the pool runs on Kubernetes; other engines take no notice of it."""
+
+    context: Annotated[str, Field(pattern=CONTEXT_PATTERN)] | None = None
+    """The context of the kubeconfig; without it the one that is current."""
+    namespace: ObjectName | None = None
+    """The namespace, made if there is none; without it the context's own."""
+    storage_class: ObjectName | None = None
+    """The class of the persistent volumes; without it the cluster's default."""
+    storage: Memory = 10 * 2**30
+    """Size of each persistent volume for jobs: the spool, and the users' homes."""
+    drain: Annotated[Duration, _within(0, MAX_VACATE)] = 3600
+    """How long jobs may go on when Kubernetes ends their executor; then they run elsewhere."""
+    policy: PolicyKind = "kubernetes"
+    """Whose network policies keep others away from the pool's ports; `none` for no policies."""
+    pull_secret: ObjectName | None = None
+    """The Secret with which the image is pulled, if its registry asks for one."""
+
+
 class PoolSpec(_Part):
     """A pool: what `pool.yaml` says, complete."""
 
     name: Name = DEFAULT_POOL
     """The pool's name: prefix of its nodes' names and, with `.internal`, its HTCondor domain."""
     engine: EngineName | None = None
-    """The container engine; without it the first that runs: Docker, then Podman."""
+    """Where it runs; without it the first container engine here that runs: Docker, then Podman."""
     htcondor: HTCondor = HTCondor()
     """Which HTCondor the pool runs."""
     master: Master = Master()
@@ -323,6 +350,8 @@ class PoolSpec(_Part):
     """URLs of these schemes may stand in `+DataMounts` beside the names."""
     marathon: Marathon = Marathon()
     """How the pool runs on Marathon; other engines take no notice of it."""
+    kubernetes: Kubernetes = Kubernetes()
+    """How the pool runs on Kubernetes; other engines take no notice of it."""
     config: Annotated[str, AfterValidator(_condor_text)] = ""
     """HTCondor configuration for every node, read last."""
 

@@ -23,12 +23,14 @@ from pydantic_core import ErrorDetails
 from roost.data import BACKEND_PATTERN, HOST_PATTERN, OPTION_PATTERN, TYPES
 from roost.errors import PoolFileError
 from roost.spec import (
+    CONTEXT_PATTERN,
     DOMAIN_PATTERN,
     IMAGE_PATTERN,
     MAX_MEMORY,
     MIN_MEMORY,
     NAME_PATTERN,
     NETWORK_PATTERN,
+    OBJECT_PATTERN,
     USER_PATTERN,
     PoolSpec,
 )
@@ -393,6 +395,8 @@ _PATTERN_ADVICE: Final = {
     OPTION_PATTERN: "write an option's name",
     BACKEND_PATTERN: "write what rclone calls it: s3, webdav, sftp, http",
     DOMAIN_PATTERN: "write it as marathon.mesos",
+    OBJECT_PATTERN: "use up to 63 of a-z, 0-9, '-' and '.', as Kubernetes does",
+    CONTEXT_PATTERN: "write it as `kubectl config get-contexts` does",
     NETWORK_PATTERN: "use letters, digits, _, . and -, a letter or digit first",
 }
 

@@ -20,6 +20,10 @@ from roost_node.vocab import ADMIT_PORT, EXIT_STOPPED, STATE_DIR
 def _health(argv: Sequence[str]) -> int:
     from roost_node import health, start
 
+    if list(argv) == ["--live"]:
+        sentence = health.why_dead()
+        print(sentence or "alive")
+        return 1 if sentence else 0
     _no_more(argv)
     role, node, master = start.who()
     sentence = health.why_not(role, node, master)

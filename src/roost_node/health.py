@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import Final
 
 from roost_node import space
-from roost_node.vocab import CONDOR_PORT, SPOOL_DIR, SPOOL_FULL, Role
+from roost_node.vocab import CONDOR_PORT, SPOOL_DIR, SPOOL_FULL, SUPERVISED, Role
 
 #: Seconds for one question; below the timeout of the image's HEALTHCHECK.
 _PATIENCE: Final = 8
@@ -65,6 +65,18 @@ def processes() -> frozenset[str]:
 
 
 Running = Callable[[], Collection[str]]
+
+
+def why_dead(running: Running = processes, *, supervised: str = SUPERVISED) -> str:
+    """Why a new start would help this node, in one sentence; empty if it would not.
+
+    This is not whether it is well: a node whose master is away, or that waits to be admitted, is
+    not, and gains nothing by being killed. condor_master's end is the node's end; one that ended
+    and left the node behind means that supervisord does not do its work.
+    """
+    if Path(supervised).exists() and "condor_master" not in running():
+        return "condor_master has ended here, and supervisord took no notice"
+    return ""
 
 
 def stands_by(role: Role, master: str, running: Running = processes) -> bool:

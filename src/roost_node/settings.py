@@ -33,7 +33,7 @@ _SIZE: Final = re.compile(r"^([0-9]+(?:\.[0-9]+)?)\s*([kmgt]?)i?b?$", re.IGNOREC
 
 _INSIDE: Final = """\
 inside a node:
-  roost-node health                     is this node healthy? if not, why not
+  roost-node health [--live]            is this node healthy? if not, why not; is it alive at all?
   roost-node approve [--list | ID... | --network CIDR --for 10m]    admit nodes (on the master)
   roost-node refuse ID...               turn nodes away (on the master)
   roost-node join-token ROLE [--expires 1h] [--uses 1]    admits a node at once (on the master)
@@ -63,7 +63,7 @@ class Settings:
 
     role: Role
     node: str
-    """The node's name: its host name, and so the name in its certificate."""
+    """The node's name: its host name or what it was given, and so the name in its certificate."""
     master: str = ""
     """The master's name or address; empty on the master itself. Of two, the one that admits."""
     second: str = ""
@@ -122,6 +122,7 @@ def _parser() -> _Parser:
     add("-P", dest="private", metavar="NAME", default="", help="private network name")
     add("-S", "--join-token", dest="token", metavar="FILE", help="join token: admitted at once")
     add("--peer", metavar="MASTER2", help="the pool's other master (master only)")
+    add("--name", metavar="NODE", help="this node's name, where that is not its host name")
     add("--pool", metavar="NAME", default=DEFAULT_POOL, help="the pool's name (master only)")
     add("--certificates", metavar="TIME", help="how long certificates are good: 7d (master only)")
     add("--cpus", metavar="N", help="CPUs to advertise")
@@ -138,7 +139,7 @@ def parse(argv: Sequence[str], *, hostname: str | None = None) -> Settings:
     _reject_inline_passwords(argv)
     args = _parser().parse_args(argv)
     role, master, second = _role(args)
-    node = _node_name(hostname or socket.gethostname())
+    node = _node_name(hostname or socket.gethostname()) if args.name is None else _named(args.name)
     if role == "master" and second == node:
         raise BadInput(f"--peer {second!r} is this master itself; name the other one")
     users = _users(argv)
@@ -233,6 +234,13 @@ def _node_name(hostname: str) -> str:
             f"the host name {hostname!r} cannot be a node's name; "
             "set one of a-z, 0-9 and '-' with docker run --hostname"
         )
+    return name
+
+
+def _named(name: str) -> str:
+    """The name given with --name. Raises BadInput."""
+    if not _NODE.fullmatch(name):
+        raise BadInput(f"--name {name!r} cannot be a node's name; use up to 63 of a-z, 0-9 and '-'")
     return name
 
 

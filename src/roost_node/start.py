@@ -32,6 +32,7 @@ from roost_node.vocab import (
     MASTERS,
     SPOOL_DIR,
     STATE_DIR,
+    SUPERVISED,
     Role,
 )
 
@@ -58,6 +59,7 @@ def node(argv: Sequence[str]) -> int:
     if wanted.role != "master" and wanted.state_dir.is_dir():
         _own(wanted.state_dir, "root")  # a daemon that runs as condor must not change what it holds
     RUN_DIR.mkdir(parents=True, exist_ok=True)
+    Path(SUPERVISED).unlink(missing_ok=True)  # an earlier start's, where /run outlives it
     _add_configuration(wanted)
     keys = _text(wanted.authorized_keys, "-k") if wanted.authorized_keys else ""
     logs.say(_announcement(wanted), as_json=as_json)

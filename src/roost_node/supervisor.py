@@ -8,7 +8,7 @@ from typing import Final
 
 from roost_node import keeper
 from roost_node.settings import Settings
-from roost_node.vocab import LOG_DIR
+from roost_node.vocab import LOG_DIR, SUPERVISED
 
 ROOST_NODE: Final = "/usr/bin/roost-node"
 #: Where the image has this package.
@@ -90,7 +90,7 @@ def conf(settings: Settings, *, admits: bool = True, as_root: bool = True) -> st
     head = f"""\
 [supervisord]
 nodaemon = true
-{user}pidfile = /run/roost/supervisord.pid
+{user}pidfile = {SUPERVISED}
 logfile = /dev/null
 logfile_maxbytes = 0
 loglevel = info

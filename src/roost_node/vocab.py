@@ -102,6 +102,8 @@ MAX_VACATE: Final = 86400
 MASTERS_NOTICE: Final = "admit/notice"
 #: A notice that was fetched and has not been judged yet.
 NEW_NOTICE: Final = "/run/roost/notice.new"
+#: There while supervisord runs, with its number.
+SUPERVISED: Final = "/run/roost/supervisord.pid"
 
 #: Exit codes of the container.
 EXIT_STOPPED: Final = 0

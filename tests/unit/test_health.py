@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from roost_node import space
-from roost_node.health import Answer, Ask, processes, stands_by, why_not
+from roost_node.health import Answer, Ask, processes, stands_by, why_dead, why_not
 from roost_node.vocab import SPOOL_FULL, Role
 
 
@@ -106,3 +106,12 @@ def test_one_of_two_masters_asks_its_own_collector() -> None:
 def test_processes_are_named_as_the_kernel_names_them() -> None:
     own = Path("/proc/self/comm").read_text().strip()
     assert own in processes()
+
+
+def test_only_a_node_whose_payload_has_ended_is_dead(tmp_path: Path) -> None:
+    supervised = tmp_path / "supervisord.pid"
+    # It waits for its identity, or for its master: a new start would not help.
+    assert why_dead(lambda: ["python3"], supervised=str(supervised)) == ""
+    supervised.touch()
+    assert why_dead(lambda: ["python3", "condor_master"], supervised=str(supervised)) == ""
+    assert "has ended" in why_dead(lambda: ["python3"], supervised=str(supervised))

@@ -142,3 +142,11 @@ def test_a_sentence_about_odd_arguments_is_one_line() -> None:
 def test_what_is_too_long_for_a_file_is_not_one() -> None:
     with pytest.raises(BadInput, match="no such file"):
         parse(["-s", "m", "-u", "john", "-p", "a" * 5000], hostname="n")
+
+
+def test_a_name_may_differ_from_the_host_name() -> None:
+    assert parse(["-m", "--name", "lab-1"], hostname="pod-0").node == "lab-1"
+    assert parse(["-m", "--name", "lab-1"], hostname="bad_host").node == "lab-1"
+    for name in ("", "a.b", "Lab", "a b", "x" * 64):
+        with pytest.raises(BadInput, match=r"--name .* cannot be a node's name"):
+            parse(["-m", "--name", name])

@@ -80,7 +80,7 @@ config: |
         ("htcondor: {realease: x}",
          "line 1: htcondor.realease is unknown; did you mean release?"),
         ("colour: red", "line 1: colour is unknown; choose from name, engine, htcondor, master, "
-         "submit, execute, security, network, data, data_urls, marathon, config"),
+         "submit, execute, security, network, data, data_urls, marathon, kubernetes, config"),
         ("htcondor: {release: trixy}", "line 1: htcondor.release is 'trixy'; did you mean trixie?"),
         ("engine: lxc", "line 1: engine is 'lxc'; choose from docker, podman"),
         ("engine: [docker]", "line 1: engine is a list; choose from docker, podman"),
@@ -124,7 +124,7 @@ config: |
          "line 4: execute[0].count stands twice, first in line 2; remove one"),
         ("3: x", "the pool has the key 3, which is not text"),
         ("<<: {name: a}", "line 1: << is unknown; choose from name, engine, htcondor, master, "
-         "submit, execute, security, network, data, data_urls, marathon, config"),
+         "submit, execute, security, network, data, data_urls, marathon, kubernetes, config"),
         ("a: [1\nb: 2", "line 2 is not YAML: while parsing a flow sequence, expected ',' or ']', "
          "but got ':'"),
         ("\tname: a", "line 1 is not YAML: while scanning for the next token, found character "

@@ -14,6 +14,8 @@ import click
 from roost import specfile
 from roost.cli.common import selecting
 from roost.engines.compose import ComposeRenderer, mode_of, secret_files
+from roost.engines.kubernetes_manifests import KubernetesRenderer
+from roost.engines.kubernetes_manifests import secret_files as kubernetes_secrets
 from roost.engines.marathon import MarathonRenderer, apps
 from roost.errors import BadInput
 from roost.kept import last
@@ -96,6 +98,35 @@ def marathon(
         f"Wrote {len(texts)} files to {directory}; start each, the master first, with: "
         "curl -XPOST -H 'Content-Type: application/json' MARATHON:8080/v2/apps -d @FILE"
     )
+
+
+@render.command()
+@click.argument("file", required=False, metavar="[POOL.yaml]", type=click.Path(path_type=Path))
+@click.option(
+    "-o", "directory", type=click.Path(path_type=Path), metavar="DIR",
+    help="Write pool.yaml and the secret files there, instead of pool.yaml to stdout.",
+)  # fmt: skip
+@selecting
+def kubernetes(
+    name: str | None, engine: str | None, file: Path | None, directory: Path | None
+) -> None:
+    """Render the pool as Kubernetes manifests.
+
+    Without POOL.yaml the pool is as it was asked for last, else the default one.
+    """
+    spec = _wanted(name, engine, file)
+    target = plan(spec, Keyless())
+    texts = KubernetesRenderer(spec.kubernetes).render(target)
+    if directory is None:
+        for text in texts.values():
+            print(text, end="")
+        return
+    _free(directory)
+    secrets = {path: secret.reveal() for path, secret in kubernetes_secrets(target).items()}
+    _write_all(directory, {path: text.encode() for path, text in texts.items()}, lambda _: 0o644)
+    _write_all(directory, secrets, lambda _: 0o600)
+    print(f"Wrote {len(texts) + len(secrets)} files to {directory}; "
+          f"the first lines of {KubernetesRenderer.FILE} say how to start.")  # fmt: skip
 
 
 def _wanted(name: str | None, engine: str | None, file: Path | None) -> PoolSpec:
