@@ -23,6 +23,8 @@ from roost.errors import BadInput, PoolNotFound, PoolNotReady
 from roost.fit import as_observed, many
 from roost.members import Members
 from roost.observe.doctor import Finding, collect, examine
+from roost.observe.network import NetworkReport
+from roost.observe.reach import examine_network
 from roost.observe.snapshot import Snapshot, snapshot
 from roost.plan import Observed, ObservedNode, Ref, everything, leaving, with_jobs
 from roost.progress import Progress, Stage, quiet
@@ -394,6 +396,16 @@ class Pool:
     ) -> tuple[Finding, ...]:
         """What is wrong with a pool, or with the engine, the gravest first, each with advice."""
         return examine(collect(_holder(kept.checked(name), engine), name))
+
+    @staticmethod
+    def diagnose_network(
+        name: str = DEFAULT_POOL, *, engine: str | Engine | None = None
+    ) -> NetworkReport:
+        """How its nodes reach each other, pair by pair, and what is wrong with that.
+
+        Raises PoolNotFound.
+        """
+        return examine_network(_holder(kept.checked(name), engine), name)
 
     @staticmethod
     def forget(name: str) -> None:

@@ -119,6 +119,12 @@ def _masters(argv: Sequence[str]) -> int:
     return start.set_masters(argv)
 
 
+def _probe(argv: Sequence[str]) -> int:
+    from roost_node import probe
+
+    return probe.main(argv)
+
+
 _SUBCOMMANDS: Final[dict[str, Callable[[Sequence[str]], int]]] = {
     "health": _health,
     "approve": _approve,
@@ -131,6 +137,7 @@ _SUBCOMMANDS: Final[dict[str, Callable[[Sequence[str]], int]]] = {
     "pace": _pace,
     "drain": _drain,
     "masters": _masters,
+    "probe": _probe,
     # Run by supervisord:
     "admit": _admit,
     "greet": _greet,

@@ -44,6 +44,7 @@ inside a node:
   roost-node renew                      take up what the master announced; renew what is due
   roost-node pace N                     match at the pace of a pool of N executors (on the master)
   roost-node masters MASTER[,MASTER2]   the pool has these masters now (not on a master)
+  roost-node probe                      how this node reaches others, as JSON: targets on stdin
 
 exit status: 0 stopped as asked, 2 bad arguments or configuration, 3 the payload failed for good
 """

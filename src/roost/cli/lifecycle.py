@@ -20,6 +20,8 @@ from roost.cli.common import (
     shown,
 )
 from roost.errors import BadInput, PoolNotFound, RoostError
+from roost.observe.doctor import Finding
+from roost.observe.network import NetworkReport, Pair
 from roost.observe.snapshot import NodeView, SlotView, Snapshot
 from roost.pool import Pool
 
@@ -177,24 +179,56 @@ def _node_row(node: NodeView, slots: Sequence[SlotView]) -> tuple[str, ...]:
 
 
 @click.command()
+@click.option("--network", is_flag=True, help="Try how every pair of nodes reaches each other.")
 @json_option
 @selecting
-def doctor(name: str | None, engine: str | None, as_json: bool) -> int:
+def doctor(name: str | None, engine: str | None, network: bool, as_json: bool) -> int:
     """Find out what is wrong with the pool, and what to do.
 
     The exit status is 1 if there is an error.
     """
     chosen = pool_name(name)
-    findings = Pool.diagnose(chosen, engine=engine)
+    report = Pool.diagnose_network(chosen, engine=engine) if network else None
+    findings = report.findings if report else Pool.diagnose(chosen, engine=engine)
     if as_json:
-        print_json(findings)
-    elif not findings:
-        print(f"Nothing is wrong with the pool {chosen}.")
+        print_json(report or findings)
     else:
-        for finding in findings:
-            advice = f"; {finding.advice}" if finding.advice else ""
-            print(f"{finding.severity}: {finding.where}: {finding.what}{advice}")
+        if report:
+            _print_pairs(report)
+        _print_findings(findings, f"{'the network of ' if network else ''}the pool {chosen}")
     return 1 if any(finding.severity == "error" for finding in findings) else 0
+
+
+def _print_findings(findings: Sequence[Finding], of: str) -> None:
+    if not findings:
+        print(f"Nothing is wrong with {of}.")
+    for finding in findings:
+        advice = f"; {finding.advice}" if finding.advice else ""
+        print(f"{finding.severity}: {finding.where}: {finding.what}{advice}")
+
+
+def _print_pairs(report: NetworkReport) -> None:
+    print_table(
+        ("FROM", "TO", "ADDRESS", "PING", "9618", "9619", "HTCONDOR", "CLOCK", "MTU"),
+        (_pair_row(pair) for pair in report.pairs),
+    )
+    if any(pair.ping_by == "tcp" for pair in report.pairs):
+        print("(tcp): no echo came back, so this is the time to a TCP connection.")
+    if report.left_out:
+        print(f"{report.left_out} more executors were not tried.")
+    print()
+
+
+def _pair_row(pair: Pair) -> tuple[str, ...]:
+    tcp = " (tcp)" if pair.ping_by == "tcp" else ""
+    trip = "-" if pair.ping is None else f"{pair.ping:.2f} ms{tcp}"
+    said = "-" if not pair.levels else "denied" if pair.refused.startswith("DENIED") else "failed"
+    condor = "ok" if pair.levels and not pair.refused else said
+    mtu = str(pair.mtu or "-")
+    return (
+        pair.source, pair.target, pair.address, trip, pair.port, pair.admit or "-", condor,
+        f"{pair.clock:+.1f} s", mtu,
+    )  # fmt: skip
 
 
 @click.command(context_settings={"ignore_unknown_options": True})
