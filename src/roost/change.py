@@ -13,6 +13,7 @@ from roost.drain import Drainer
 from roost.engines.base import Engine
 from roost.errors import ImageMissing, PoolNotReady, RoostError
 from roost.fit import IDLE, as_observed, made_anew, many, staying
+from roost.image.recipe import build_command
 from roost.plan import Keyless, Keys, Observed, Plan, Ref, Step, diff, plan
 from roost.progress import Progress, Stage
 from roost.queue import Queue
@@ -111,14 +112,14 @@ class Change:
 
     def _require_image(self) -> None:
         """Raises ImageMissing, before anything is touched."""
-        image = self.wanted.htcondor.image_name
+        image = self.wanted.image_name
         if self.engine.has_image(image):
             return
         own, release = self.wanted.htcondor.image, self.wanted.htcondor.release
         advice = (
             f"`{self.engine.name} pull {own}` gets it, if it is in a registry"
             if own
-            else f"`roost image build --release {release}` builds it"
+            else f"`{build_command(release, self.wanted.extras)}` builds it"
         )
         raise ImageMissing(f"the image {image} is not here", advice=advice)
 

@@ -12,6 +12,8 @@ from typing import Annotated, Any, Final, Literal
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 
+from roost_node.data.entries import SCHEMES
+
 HOST_PATTERN: Final = r"^[A-Za-z0-9]([A-Za-z0-9.-]*[A-Za-z0-9])?(:[0-9]{1,5})?$"
 OPTION_PATTERN: Final = r"^[A-Za-z][A-Za-z0-9_.-]*$"
 BACKEND_PATTERN: Final = r"^[a-z][a-z0-9]*$"
@@ -158,6 +160,17 @@ TYPES: Final[Mapping[str, type[BaseModel]]] = {
 
 #: The URLs that a pool file can permit beside its names.
 Scheme = Literal["onedata", "http", "https", "dav", "davs", "s3"]
+
+
+#: What `roost image build --with` adds to an image, and which types need it.
+Extra = Literal["rclone", "sshfs"]
+_NEEDS: Final[Mapping[str, Extra]] = {"rclone": "rclone", "sshfs": "sshfs"}
+
+
+def extras(entries: Mapping[str, DataEntry], urls: tuple[Scheme, ...]) -> tuple[Extra, ...]:
+    """What the image must have so that nodes can mount all of it, sorted."""
+    types = {entry.type for entry in entries.values()} | {SCHEMES[scheme] for scheme in urls}
+    return tuple(sorted({_NEEDS[name] for name in types if name in _NEEDS}))
 
 
 def document(entries: Mapping[str, DataEntry], urls: tuple[Scheme, ...]) -> str:

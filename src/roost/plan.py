@@ -229,7 +229,7 @@ def plan(spec: PoolSpec, keys: Keys, *, standing: Collection[str] = ()) -> Plan:
 
         # What a node's masters are, it is told in place: for that it is not made anew.
         bare = Node(
-            name, role, group, spec.htcondor.image_name, args(master), network, {}, cpus, memory,
+            name, role, group, spec.image_name, args(master), network, {}, cpus, memory,
             mounts, _confined(role, cpus, mounts),
         )  # fmt: skip
         labels = owned | {

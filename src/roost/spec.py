@@ -22,7 +22,7 @@ from pydantic import (
     field_validator,
 )
 
-from roost.data import DataEntry, Scheme
+from roost.data import DataEntry, Extra, Scheme, extras
 from roost.errors import BadInput
 from roost_node.vocab import (
     DEFAULT_POOL,
@@ -55,6 +55,12 @@ DURATION_PATTERN: Final = r"^\s*[0-9]+\s*(s|sec|m|min|h|d)?\s*$"
 
 #: Where the images are: a registry of one's own, say. They have one tag a release.
 IMAGES: Final = os.environ.get("ROOST_IMAGES") or "roost/htcondor"
+
+
+def image_name(release: Release, extras: tuple[Extra, ...] = ()) -> str:
+    """The image of a release, `trixie`, or of one with more in it, `trixie-rclone-sshfs`."""
+    return "-".join((f"{IMAGES}:{release}", *extras))
+
 
 MAX_EXECUTORS: Final = 1000
 MIN_MEMORY: Final = 128 * 2**20
@@ -195,11 +201,6 @@ class HTCondor(_Part):
     """The image's release: a Debian suite, or `lts` | `feature` of HTCondor's own repositories."""
     image: Annotated[str, Field(pattern=IMAGE_PATTERN)] | None = None
     """The image by name, instead of roost/htcondor:<release> (or $ROOST_IMAGES:<release>)."""
-
-    @property
-    def image_name(self) -> str:
-        """The image that every node runs."""
-        return self.image or f"{IMAGES}:{self.release}"
 
 
 class Master(_Part):
@@ -354,6 +355,16 @@ class PoolSpec(_Part):
     """How the pool runs on Kubernetes; other engines take no notice of it."""
     config: Annotated[str, AfterValidator(_condor_text)] = ""
     """HTCondor configuration for every node, read last."""
+
+    @property
+    def extras(self) -> tuple[Extra, ...]:
+        """What its image must have beside HTCondor, so that nodes can mount its `data`."""
+        return extras(self.data, self.data_urls)
+
+    @property
+    def image_name(self) -> str:
+        """The image that every node runs."""
+        return self.htcondor.image or image_name(self.htcondor.release, self.extras)
 
     @field_validator("execute")
     @classmethod

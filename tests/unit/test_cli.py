@@ -344,6 +344,7 @@ BAD = {
     "no job id": (["rm", "seven"], "'seven' is not a job id"),
     "no such user": (["env", "--user", "joan"], "no user 'joan'"),
     "image release": (["image", "build", "--release", "tricksie"], "trixie"),
+    "image with": (["image", "build", "--with", "rclon"], "rclone"),
     "image command": (["image", "biuld"], "build"),
     "render what": (["render", "composee"], "compose"),
     "shell without a terminal": (["shell"], "needs a terminal"),

@@ -13,6 +13,7 @@ import pytest
 
 from roost import _run
 from roost._run import Completed
+from roost.data import Extra
 from roost.errors import CommandFailed, DiskFull, EngineUnavailable, ImageBuildFailed
 from roost.image import build as image_build
 from roost.image.build import build, images
@@ -23,6 +24,7 @@ from roost.image.recipe import (
     begun_step,
     bootstrap_argv,
     build_argv,
+    build_command,
     context_files,
     failing_step,
     is_disk_full,
@@ -42,6 +44,18 @@ def test_every_release_has_a_suite() -> None:
     assert ImageSpec("lts").base == "debian:trixie-slim"
     assert ImageSpec("forky").name == f"{IMAGES}:forky"
     assert ImageSpec("forky", "mine:1").name == "mine:1"
+    assert ImageSpec("forky", extras=("rclone", "sshfs")).name == f"{IMAGES}:forky-rclone-sshfs"
+    assert ImageSpec(extras=("rclone",)).build_args("1")["WITH"] == "rclone"
+
+
+def test_every_extra_is_installed_and_can_be_asked_for() -> None:
+    script = (REPOSITORY / "src/roost/image/extras.sh").read_text()
+    match = re.search(r"^    ([a-z |]+)\)", script, re.MULTILINE)
+    assert match
+    assert set(match[1].split(" | ")) == set(get_args(Extra))
+    assert build_command("trixie", ("rclone", "sshfs")) == (
+        "roost image build --release trixie --with rclone --with sshfs"
+    )
 
 
 def test_the_dockerfile_knows_every_build_argument() -> None:

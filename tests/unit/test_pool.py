@@ -533,7 +533,7 @@ def test_an_interrupted_upgrade_leaves_a_whole_pool(answers: Answers, quick: Non
 
 def test_a_release_that_is_not_here_touches_nothing(answers: Answers) -> None:
     Pool.up(spec(2), engine=answers.engine)
-    answers.engine.images = {PoolSpec().htcondor.image_name}
+    answers.engine.images = {PoolSpec().image_name}
     with pytest.raises(ImageMissing, match="roost image build --release forky"):
         Pool.up(forky(2), engine=answers.engine)
     assert set(releases(answers).values()) == {"trixie"}

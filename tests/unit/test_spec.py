@@ -7,6 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
+from roost.data import Bind, Rclone, Sshfs
 from roost.errors import BadInput
 from roost.spec import (
     IMAGES,
@@ -165,10 +166,19 @@ def test_what_is_no_image(image: str) -> None:
 
 
 def test_the_image_is_the_releases_or_the_one_named() -> None:
-    assert HTCondor().image_name == f"{IMAGES}:trixie"
-    assert HTCondor(release="lts").image_name == f"{IMAGES}:lts"
+    assert PoolSpec().image_name == f"{IMAGES}:trixie"
+    assert PoolSpec(htcondor=HTCondor(release="lts")).image_name == f"{IMAGES}:lts"
     own = "internal.example:5000/condor@sha256:0a"
-    assert HTCondor(image=own).image_name == own
+    assert PoolSpec(htcondor=HTCondor(image=own), data_urls=("https",)).image_name == own
+
+
+def test_the_image_has_what_the_data_needs() -> None:
+    web = Rclone(type="rclone", backend="http")
+    assert PoolSpec(data={"web": web}).image_name == f"{IMAGES}:trixie-rclone"
+    shell = Sshfs(type="sshfs", host="h", user="u", host_key="ssh-ed25519 AAAA")
+    both = PoolSpec(data={"shell": shell, "web": web}, data_urls=("s3", "dav"))
+    assert both.extras == ("rclone", "sshfs")
+    assert PoolSpec(data={"here": Bind(type="bind", path="/srv")}).extras == ()
 
 
 @pytest.mark.parametrize("cpus", [0, -1, True, "2", float("nan"), float("inf"), 1025, None])

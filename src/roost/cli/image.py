@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import difflib
-from typing import get_args
+from collections.abc import Sequence
+from typing import TypeVar, get_args
 
 import click
 
@@ -15,12 +16,15 @@ from roost.cli.common import (
     selecting,
     shown,
 )
+from roost.data import Extra
 from roost.errors import BadInput
 from roost.image.build import build as build_image
 from roost.image.build import images
 from roost.image.recipe import ImageSpec
 from roost.progress import Detail, Stage
 from roost.spec import Release
+
+Word = TypeVar("Word", bound=str)
 
 
 @click.group()
@@ -38,22 +42,33 @@ def image() -> None:
     metavar="TAG",
     help="Instead of $ROOST_IMAGES:<release>.",
 )
+@click.option(
+    "--with",
+    "extras",
+    multiple=True,
+    metavar="NAME",
+    help="Add a program that mounts data: rclone or sshfs; repeatable.",
+)
 @selecting
-def build(name: str | None, engine: str | None, release: str, tag: str) -> None:  # noqa: ARG001
+def build(
+    name: str | None,  # noqa: ARG001
+    engine: str | None,
+    release: str,
+    tag: str,
+    extras: tuple[str, ...],
+) -> None:
     """Build the image that every node runs, from cache where nothing changed."""
     releases: tuple[Release, ...] = get_args(Release)
-    chosen = next((each for each in releases if each == release), None)
-    if chosen is None:
-        near = difflib.get_close_matches(release, releases, n=1)
-        advice = f"did you mean {near[0]}?" if near else f"choose from {', '.join(releases)}"
-        raise BadInput(f"the release {release!r} is unknown", advice=advice)
+    known: tuple[Extra, ...] = get_args(Extra)
+    chosen = _one_of("the release", release, releases)
+    with_ = tuple(sorted({_one_of("--with", extra, known) for extra in extras}))
     on = engine_named(engine)
     on.info()  # says what to do where it does not answer
     with shown() as progress:
         progress(Stage(f"building the image for {release}"))
         built = build_image(
             on.name,
-            ImageSpec(chosen, tag),
+            ImageSpec(chosen, tag, with_),
             lambda line: progress(Detail(line)),
         )
     print(f"{built.tag}: HTCondor {built.htcondor_version}, {_megabytes(built.size)}.")
@@ -81,6 +96,16 @@ def ls(name: str | None, engine: str | None, as_json: bool) -> None:  # noqa: AR
                 for image in found
             ],
         )  # fmt: skip
+
+
+def _one_of(what: str, given: str, known: Sequence[Word]) -> Word:
+    """The word of `known` that was given. Raises BadInput."""
+    for word in known:
+        if word == given:
+            return word
+    near = difflib.get_close_matches(given, known, n=1)
+    advice = f"did you mean {near[0]}?" if near else f"choose from {', '.join(known)}"
+    raise BadInput(f"{what} {given!r} is unknown", advice=advice)
 
 
 def _megabytes(size: int) -> str:

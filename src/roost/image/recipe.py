@@ -7,7 +7,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final
 
-from roost.spec import IMAGES, Release
+from roost.data import Extra
+from roost.spec import Release, image_name
 
 DOCKERFILE: Final = "src/roost/image/Dockerfile"
 
@@ -40,11 +41,13 @@ class ImageSpec:
 
     release: Release = "trixie"
     tag: str = ""
-    """Its name; `roost/htcondor:<release>`, or in $ROOST_IMAGES, if empty."""
+    """Its name; `roost/htcondor:<release>-<extras>`, or in $ROOST_IMAGES, if empty."""
+    extras: tuple[Extra, ...] = ()
+    """What it has beside HTCondor, sorted: see extras.sh."""
 
     @property
     def name(self) -> str:
-        return self.tag or f"{IMAGES}:{self.release}"
+        return self.tag or image_name(self.release, self.extras)
 
     @property
     def suite(self) -> str:
@@ -61,9 +64,16 @@ class ImageSpec:
         return {
             "RELEASE": self.release,
             "SUITE": self.suite,
+            "WITH": " ".join(self.extras),
             "ROOST_VERSION": roost_version,
             "HTCONDOR_VERSION": htcondor_version,
         }
+
+
+def build_command(release: Release, extras: tuple[Extra, ...]) -> str:
+    """What a user types to build it."""
+    words = (f"--with {extra}" for extra in extras)
+    return " ".join(("roost image build --release", release, *words))
 
 
 def build_argv(engine: str, args: Mapping[str, str], context: str, id_file: str) -> list[str]:
