@@ -9,8 +9,9 @@ from pathlib import Path
 from typing import Any, get_args
 
 import pytest
-from jsonschema import Draft4Validator
 
+from marathon_emulator import schemas
+from marathon_emulator.definitions import Generation, Invalid, accepted
 from roost import cli
 from roost.engines.marathon import HEALTH_PORT, MarathonRenderer, apps
 from roost.errors import BadInput, PoolFileError
@@ -22,11 +23,6 @@ ROOT = Path(__file__).parents[2]
 EXAMPLES = ROOT / "examples" / "marathon"
 GOLDEN = ROOT / "tests" / "golden" / "marathon"
 
-#: Marathon's schemas by version are no part of this repository: they lie in a folder `shared`
-#: beside a checkout or above it. Without them the tests that need them are skipped, and say so.
-SCHEMAS = next(
-    (found for up in ROOT.parents if (found := up / "shared" / "marathon-schema").is_dir()), None
-)
 #: What accepts which generation of app definitions, by the schemas that are published.
 ACCEPTED: dict[MarathonVersion, tuple[str, ...]] = {
     "1.1": ("1.1.2", "1.2.0"),
@@ -55,14 +51,10 @@ def rendered(version: MarathonVersion, text: str = POOL, **changes: object) -> d
     return apps(plan(spec, Keyless()), settings)
 
 
-def validator(version: str) -> Draft4Validator:
-    if SCHEMAS is None:
-        pytest.skip("Marathon's schemas are not here: no folder shared/marathon-schema beside this")
-    return Draft4Validator(json.loads((SCHEMAS / f"AppDefinition-{version}.json").read_text()))
-
-
-def wrong(app: Any, version: str) -> list[str]:
-    return [error.message for error in validator(version).iter_errors(app)]
+def wrong(app: Any, version: str) -> list[tuple[str, str]]:
+    if schemas.SCHEMAS is None:
+        pytest.skip(schemas.ABSENT)
+    return schemas.wrong(app, version)
 
 
 PAIRS = [(version, schema) for version, schemas in ACCEPTED.items() for schema in schemas]
@@ -81,6 +73,21 @@ def test_golden(version: MarathonVersion) -> None:
 def test_it_is_what_the_published_schema_says(version: MarathonVersion, schema: str) -> None:
     for app in rendered(version).values():
         assert wrong(app, schema) == []
+
+
+@pytest.mark.parametrize(
+    ("version", "generation"), [("1.1", "1.1"), ("1.4", "1.4"), ("1.4", "1.5"), ("1.5+", "1.5")]
+)
+def test_it_breaks_none_of_the_rules_that_the_schemas_do_not_say(
+    version: MarathonVersion, generation: Generation
+) -> None:
+    for app in rendered(version).values():
+        assert accepted(app, generation)["id"] == app["id"]
+
+
+def test_words_of_1_1_name_no_network_that_1_5_could_take() -> None:
+    with pytest.raises(Invalid, match="not allowed for Docker"):
+        accepted(rendered("1.1")["cpu"], "1.5")
 
 
 @pytest.mark.parametrize("schema", ["1.1.2", "1.2.0", "1.3.0", "1.5.0"])

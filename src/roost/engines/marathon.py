@@ -22,6 +22,8 @@ from roost_node.vocab import ADMIT_PORT, CONDOR_PORT, EXTRA_CONFIG, STATE_DIR
 
 #: Where a node answers `/health`, if it is asked over HTTP.
 HEALTH_PORT: Final = 5000
+#: On each container, for whoever looks for an app's on an agent; its value is the app's id.
+LABEL_APP: Final = "roost.app"
 #: Size of the volume with a node's identity, in MiB.
 _STATE_MIB: Final = 64
 #: CPUs that are reserved where the pool file names none: Mesos wants a number.
@@ -104,18 +106,27 @@ def app(
     """The app that runs `instances` nodes like `node`; one that is `named` has its own name."""
     confined = as_root(node.confinement)
     volumes = _volumes(plan, node, settings)
+    mounted = {volume["containerPath"] for volume in volumes}
     old = settings.version == "1.1"
     parameters = [
+        ("label", f"{LABEL_APP}=/{name}"),
         *([("net", node.network)] if old else []),
         *([("hostname", node.name)] if named else []),
         ("cap-drop", "ALL"),
         *(("cap-add", capability) for capability in confined.capabilities),
         ("security-opt", "no-new-privileges"),
+        *([("read-only", "true")] if confined.read_only else []),
+        *(("tmpfs", f"{place}:mode=0755") for place in confined.tmpfs),
+        *(("volume", place) for place in confined.volumes if place not in mounted),
         *([("pids-limit", str(confined.pids))] if confined.pids else []),
     ]
     docker: dict[str, Any] = {
         "image": node.image,
-        **({"network": "USER"} if settings.version == "1.4" else {}),
+        **(
+            {"network": "USER", "portMappings": _mappings(node)}
+            if settings.version == "1.4"
+            else {}
+        ),
         "parameters": [{"key": key, "value": value} for key, value in parameters],
     }
     constraints = settings.constraints.get(node.group, ())
@@ -155,11 +166,16 @@ def _args(plan: Plan, node: Node, settings: Marathon) -> list[str]:
 
 def _network(node: Node, settings: Marathon) -> dict[str, Any]:
     """How the node gets an address of its own on the pool's network."""
-    if settings.version == "1.5+":
-        return {"networks": [{"mode": "container", "name": node.network}]}
-    ports = [{"number": port, "name": name, "protocol": "tcp"} for name, port in _ports(node)]
-    named = {"networkName": node.network} if settings.version == "1.4" else {}
-    return {"ipAddress": {**named, "discovery": {"ports": ports}}}
+    match settings.version:
+        case "1.5+":
+            return {"networks": [{"mode": "container", "name": node.network}]}
+        case "1.4":  # with USER, `discovery` is refused: the ports are mappings
+            return {"ipAddress": {"networkName": node.network}}
+        case _:
+            ports = [
+                {"number": port, "name": name, "protocol": "tcp"} for name, port in _ports(node)
+            ]
+            return {"ipAddress": {"discovery": {"ports": ports}}}
 
 
 def _mappings(node: Node) -> list[dict[str, Any]]:
