@@ -31,6 +31,12 @@ def _one_line(text: str) -> str:
     return text
 
 
+def _certificates(pem: str) -> str:
+    if "-----BEGIN CERTIFICATE-----" not in pem or "PRIVATE KEY" in pem:
+        raise ValueError("is not a certificate in PEM: it begins with -----BEGIN CERTIFICATE-----")
+    return pem
+
+
 def _absolute(path: str) -> str:
     if not path.startswith("/") or ".." in path.split("/"):
         raise ValueError(f"is {path[:40]!r}; write it from the root, as in /srv/reference")
@@ -87,6 +93,10 @@ class Onedata(_Data):
     """The space's name; the entry's own if absent."""
     path: Line = ""
     """A directory in the space; all of it if absent."""
+    ca: Annotated[str, AfterValidator(_certificates)] | None = None
+    """The CAs that are believed, in PEM; the public ones if absent."""
+    timeout: Annotated[int, Field(strict=True, ge=1, le=600)] = 30
+    """Seconds of silence after which a request has failed."""
     token: Token | None = Token()
     """The access token; each user stores theirs with `roost data login`."""
 

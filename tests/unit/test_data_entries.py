@@ -28,7 +28,10 @@ def offer() -> Offer:
 def test_a_node_reads_what_roost_writes() -> None:
     found = offer()
     assert found.entries["johns-space"] == Entry(
-        "johns-space", "onedata", {"host": "onezone.example.org", "path": ""}, token=True
+        "johns-space",
+        "onedata",
+        {"host": "onezone.example.org", "path": "", "timeout": 30},
+        token=True,
     )
     assert found.entries["reference"] == Entry(
         "reference",
