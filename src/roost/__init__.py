@@ -35,6 +35,7 @@ if TYPE_CHECKING:
     )
     from roost.pool import Pool
     from roost.spec import Execute, HTCondor, Master, Network, PoolSpec, Submit
+    from roost.work import JobExecutor, Workers
 
 __all__ = [
     "BadInput",
@@ -48,6 +49,7 @@ __all__ = [
     "ImageBuildFailed",
     "ImageMissing",
     "JobError",
+    "JobExecutor",
     "Master",
     "NameTaken",
     "Network",
@@ -59,11 +61,15 @@ __all__ = [
     "PortTaken",
     "RoostError",
     "Submit",
+    "Workers",
 ]
 
-_ELSEWHERE: Final = {"Pool": "pool", "FakeEngine": "engines.fake"} | dict.fromkeys(
-    ("Execute", "HTCondor", "Master", "Network", "PoolSpec", "Submit"), "spec"
-)
+_ELSEWHERE: Final = {
+    "Pool": "pool",
+    "FakeEngine": "engines.fake",
+    "JobExecutor": "work",
+    "Workers": "work",
+} | dict.fromkeys(("Execute", "HTCondor", "Master", "Network", "PoolSpec", "Submit"), "spec")
 
 
 def __getattr__(name: str) -> Any:

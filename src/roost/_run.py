@@ -110,3 +110,48 @@ def attached(argv: Sequence[str]) -> int:
                     return process.wait()
     except OSError as error:
         raise CommandFailed(argv, 127, f"{argv[0]} cannot be run: {error.strerror}") from error
+
+
+class Piped:
+    """A command that runs beside this program, with a pipe or a socket to it."""
+
+    def __init__(self, argv: Sequence[str], *, both: int | None = None) -> None:
+        """`both` is a file descriptor that is its input and output; else there are pipes.
+
+        Raises CommandFailed if it does not exist.
+        """
+        ends = subprocess.PIPE if both is None else both
+        try:
+            self._process = subprocess.Popen(
+                argv, stdin=ends, stdout=ends, stderr=subprocess.DEVNULL
+            )
+        except OSError as error:
+            raise CommandFailed(argv, 127, f"{argv[0]} cannot be run: {error.strerror}") from error
+
+    def say(self, line: bytes) -> None:
+        """Write a line to it. Raises OSError if it has ended."""
+        assert self._process.stdin is not None
+        self._process.stdin.write(line)
+        self._process.stdin.flush()
+
+    def hear(self) -> bytes:
+        """Its next line; empty when it has ended."""
+        assert self._process.stdout is not None
+        return self._process.stdout.readline()
+
+    def close(self, *, timeout: float = 10) -> None:
+        """End its input and wait for it; if it does not end by then, it is ended."""
+        if self._process.stdin is not None:
+            with suppress(OSError):
+                self._process.stdin.close()
+        try:
+            self._process.wait(timeout)
+        except subprocess.TimeoutExpired:
+            self.end()
+        if self._process.stdout is not None:
+            self._process.stdout.close()  # only now: somebody may be reading
+
+    def end(self) -> None:
+        """End it now; a no-op if it has ended."""
+        self._process.terminate()
+        self._process.wait()

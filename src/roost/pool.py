@@ -8,10 +8,11 @@ from __future__ import annotations
 import difflib
 import functools
 import os
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 from roost import client, engines, kept, logs, ready, specfile, tell
 from roost._run import Completed
@@ -30,10 +31,17 @@ from roost.plan import Observed, ObservedNode, Ref, everything, leaving, with_jo
 from roost.progress import Progress, Stage, quiet
 from roost.queue import JobResult, Queue, Submitted
 from roost.security import PoolKeys
-from roost.spec import PoolSpec, parse_duration
+from roost.spec import PoolSpec, parse_duration, parse_size
 from roost.specfile import Overrides
 from roost_node import files
 from roost_node.vocab import CONDOR_PORT, DEFAULT_POOL
+
+if TYPE_CHECKING:
+    from roost.work import JobExecutor, Workers
+
+T = TypeVar("T")
+#: What a worker asks for where nothing is said, in MiB.
+WORKER_MEMORY: Final = 512
 
 
 @dataclass(frozen=True)
@@ -278,6 +286,67 @@ class Pool:
         queue = self.queue
         return Submission(queue, queue.submit(Path(file), user=user))
 
+    def executor(
+        self,
+        *,
+        workers: int | None = None,
+        packages: Iterable[str] = (),
+        cpus: int | None = None,
+        memory: str | int | None = None,
+        submit: Mapping[str, object] | None = None,
+        user: str | None = None,
+    ) -> JobExecutor | Workers:
+        """A `concurrent.futures.Executor` whose tasks run in the pool, with this program's Python.
+
+        Without `workers` each task is a job of its own. With it, so many jobs take all tasks, by
+        Dask (`pip install 'roost[dask]'`): for tasks shorter than a minute. `packages` are those
+        that the tasks need beside the standard library, named as `pip` or `import` does. A job asks
+        for `cpus` and `memory`, and for what `submit` says in the words of submit files.
+        """
+        if workers is not None and workers < 1:
+            raise BadInput(f"{workers} workers can do nothing", advice="ask for one or more")
+        asked = dict(submit or {})
+        try:
+            needed = None if memory is None else parse_size(memory) // 2**20
+        except ValueError as error:
+            raise BadInput(f"the memory {error}") from None
+        from roost.work import Access, JobExecutor, Workers, bundle
+
+        access = Access(self.engine, self._running(self.access_point.name), self._known(user))
+        if workers is not None:
+            taken = bundle([*packages, "distributed"])
+            return Workers(
+                access, taken, workers, asked, threads=cpus or 1, memory=needed or WORKER_MEMORY
+            )
+        asked |= {} if cpus is None else {"request_cpus": cpus}
+        asked |= {} if needed is None else {"request_memory": needed}
+        return JobExecutor(access, bundle([*packages, "cloudpickle"]), asked)
+
+    def map(
+        self,
+        function: Callable[[Any], T],
+        items: Iterable[Any],
+        *,
+        progress: Callable[[int, int], None] | None = None,
+        **options: Any,
+    ) -> list[T]:
+        """What `function` gives for each of the items, in their order, computed in the pool.
+
+        `options` are those of `executor`. The first exception of a task is raised here, with its
+        traceback as the cause; the other tasks are taken away then. `progress` is told how many
+        are done, of how many.
+        """
+        with self.executor(**options) as executor:
+            return executor.map_all(function, items, progress)
+
+    def _known(self, user: str | None) -> str:
+        """One of the pool's users, the first by default."""
+        who = user or self.spec.submit.users[0]
+        if who not in self.spec.submit.users:
+            known = ", ".join(self.spec.submit.users)
+            raise BadInput(f"the pool {self.name!r} has no user {who!r}", advice=f"users: {known}")
+        return who
+
     # --- who belongs to it ------------------------------------------------------------------
 
     @property
@@ -357,10 +426,7 @@ class Pool:
 
         Issues a certificate for `user` (the pool's first by default) and writes the configuration.
         """
-        who = user or self.spec.submit.users[0]
-        if who not in self.spec.submit.users:
-            known = ", ".join(self.spec.submit.users)
-            raise BadInput(f"the pool {self.name!r} has no user {who!r}", advice=f"users: {known}")
+        who = self._known(user)
         kept.require_keys(self.name)
         masters = [node for node in self.observe().nodes if node.role == "master"]
         if not masters:

@@ -260,6 +260,9 @@ def test_interactive_is_the_engines_own_command(bench: Bench, pool: str) -> None
     assert argv[0] == bench.engine.name
     assert argv[-3:] == ["n", "sh", "-l"]
     assert argv[argv.index("--user") + 1] == "john"
+    piped = bench.engine.interactive(Ref("node", "n"), ["sh", "-l"], user="john", terminal=False)
+    assert piped == [word for word in argv if word != "--tty"]
+    assert len(piped) == len(argv) - 1
 
 
 # --- those that run containers -------------------------------------------------------------------

@@ -117,8 +117,10 @@ class Engine(Protocol):
         """Run `argv` in a running node; its status is in the result, not raised."""
         ...
 
-    def interactive(self, ref: Ref, argv: Sequence[str], *, user: str | None = None) -> list[str]:
-        """The command line with which a terminal runs `argv` in the node."""
+    def interactive(
+        self, ref: Ref, argv: Sequence[str], *, user: str | None = None, terminal: bool = True
+    ) -> list[str]:
+        """The command line with which a terminal runs `argv` in the node, or else a pipe."""
         ...
 
     def endpoint(self, ref: Ref, port: int) -> str:

@@ -169,8 +169,11 @@ class FakeEngine:
         self.calls.append(Call(ref.name, tuple(argv), user, stdin))
         return self.answers(ref.name, argv)
 
-    def interactive(self, ref: Ref, argv: Sequence[str], *, user: str | None = None) -> list[str]:
-        flags = ["--user", user] if user else []
+    def interactive(
+        self, ref: Ref, argv: Sequence[str], *, user: str | None = None, terminal: bool = True
+    ) -> list[str]:
+        flags = ["--tty"] if terminal else []
+        flags += ["--user", user] if user else []
         return ["fake", "exec", *flags, ref.name, *argv]
 
     def endpoint(self, ref: Ref, port: int) -> str:

@@ -575,10 +575,13 @@ class OciEngine:
             raise explain(self.dialect, CommandFailed(done.argv, done.status, done.stderr))
         return Completed(tuple(argv), done.status, done.stdout, done.stderr)
 
-    def interactive(self, ref: Ref, argv: Sequence[str], *, user: str | None = None) -> list[str]:
-        """The command line with which a terminal runs `argv` in the node."""
-        flags = ["--user", user] if user else []
-        return [self.name, "exec", "--interactive", "--tty", *flags, ref.name, *argv]
+    def interactive(
+        self, ref: Ref, argv: Sequence[str], *, user: str | None = None, terminal: bool = True
+    ) -> list[str]:
+        """The command line with which a terminal runs `argv` in the node, or else a pipe."""
+        flags = ["--tty"] if terminal else []
+        flags += ["--user", user] if user else []
+        return [self.name, "exec", "--interactive", *flags, ref.name, *argv]
 
     def endpoint(self, ref: Ref, port: int) -> str:
         """`host:port` at which this machine reaches the node's port. Raises EngineError if none."""
