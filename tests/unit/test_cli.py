@@ -17,6 +17,7 @@ import pytest
 from pool_answers import Answers
 
 from roost import cli, engines
+from roost.cli.lifecycle import alike
 from roost.engines.base import Engine
 from roost.errors import EngineUnavailable
 from roost.pool import Pool
@@ -271,6 +272,54 @@ def test_submit_wait_rm_q(
     assert "completed 3" in capsys.readouterr().out
     assert cli.main(["rm", "4"]) == 1
     assert "no job 4 in the queue" in capsys.readouterr().err
+
+
+def test_a_long_queue_is_summed_up(
+    pool: Answers, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    queued = [
+        {"ClusterId": cluster, "ProcId": proc, "Owner": "john", "JobStatus": 1 + proc % 2,
+         "Cmd": "/home/john/sim", "QDate": 0}
+        for cluster in range(1, 106) for proc in range(4)
+    ]  # fmt: skip
+    asked: list[list[str]] = []
+
+    def text(self: Answers, node: str, argv: list[str]) -> str | None:
+        asked.append(argv)
+        if argv[:2] != ["condor_q", "-json"]:
+            return known(self, node, argv)
+        limit = int(argv[argv.index("-limit") + 1]) if "-limit" in argv else len(queued)
+        return json.dumps(queued[:limit])
+
+    known = Answers._text
+    monkeypatch.setattr(Answers, "_text", text)
+    assert cli.main(["q"]) == 0
+    head, older, first, *_, last = capsys.readouterr().out.splitlines()
+    assert head.split() == ["CLUSTER", "OWNER", "JOBS", "SUBMITTED", "COMMAND"]
+    assert older.split() == ["5", "older", "10", "idle,", "10", "running"]
+    assert first.split()[:6] == ["6", "john", "2", "idle,", "2", "running"]
+    assert last == "420 jobs in 105 submissions; `roost q --each` lists each job."
+    # what is asked for is little: a few jobs, then of each what is shown
+    wanted = [argv[argv.index("-attributes") + 1] for argv in asked if "condor_q" in argv]
+    assert [len(each.split(",")) for each in wanted[-2:]] == [26, 6]
+    assert cli.main(["q", "--each"]) == 0
+    assert len(capsys.readouterr().out.splitlines()) == 421
+
+
+def test_nodes_that_are_alike_stand_in_one_line() -> None:
+    rows = [
+        ("", ("p-master", "master", "running", "healthy", "10.0.0.2", "-", "-")),
+        *(
+            ("cpu", (f"p-cpu-{n}", "execute", "running", "healthy", f"10.0.0.{n}", "Idle", "0/1"))
+            for n in range(3, 6)
+        ),
+        ("cpu", ("p-cpu-6", "execute", "running", "starting", "10.0.0.6", "-", "-")),
+    ]
+    assert alike(rows) == [
+        ["p-master", "master", "running", "healthy", "10.0.0.2", "-", "-"],
+        ["3 of cpu", "execute", "running", "healthy", "-", "Idle", "0/1"],
+        ["p-cpu-6", "execute", "running", "starting", "10.0.0.6", "-", "-"],
+    ]
 
 
 def test_logs_of_one_and_of_all(pool: Answers, capsys: pytest.CaptureFixture[str]) -> None:

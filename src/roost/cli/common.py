@@ -27,6 +27,9 @@ if TYPE_CHECKING:
 #: Makes a command of a function, with the options that every command has.
 Decorator = Callable[[Callable[..., Any]], Callable[..., Any]]
 
+#: So many lines a listing has at most, unless --each is given: beyond, it summarises.
+FEW: Final = 100
+
 json_option: Final = click.option("--json", "as_json", is_flag=True, help="As JSON.")
 
 

@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import sys
 import time
-from collections.abc import Sequence
+from collections import Counter
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import click
 
-from roost.cli.common import ago, json_option, pooled, print_json, print_table, shown
+from roost.cli.common import FEW, ago, json_option, pooled, print_json, print_table, shown
 from roost.pool import Pool
 from roost.progress import Stage
-from roost.queue import Job, JobResult, Queue
+from roost.queue import Batch, Job, JobResult, Queue
 
 user_option = click.option("--user", metavar="U", help="The pool's user; its first by default.")
 timeout_option = click.option(
@@ -96,21 +98,26 @@ def _finish(queue: Queue, ids: Sequence[str], timeout: float | None, as_json: bo
 
 def _doing(cluster: str, jobs: Sequence[Job]) -> str:
     """`job 7: 3 idle, 1 running`."""
-    states = [job.state for job in jobs]
-    counts = ", ".join(f"{states.count(state)} {state}" for state in sorted(set(states)))
-    return f"job {cluster}: {counts or 'done'}"
+    return f"job {cluster}: {_counts(Counter(job.state for job in jobs)) or 'done'}"
 
 
 @click.command()
 @click.option("--user", metavar="U", help="Only this user's jobs.")
 @click.option("--all", "ended", is_flag=True, help="Also the jobs that ended.")
+@click.option("--each", is_flag=True, help="Each job in a line of its own, however many.")
 @json_option
 @pooled
-def q(pool: Pool, user: str | None, ended: bool, as_json: bool) -> None:
-    """List the jobs in the queue."""
+def q(pool: Pool, user: str | None, ended: bool, each: bool, as_json: bool) -> None:
+    """List the jobs in the queue; of more than 100, what was submitted together in one line."""
     queue = pool.queue
-    jobs = {job.id: job for job in (*(queue.history(user=user) if ended else ()),
-                                    *queue.jobs(user=user))}  # fmt: skip
+    most = None if each or as_json else FEW + 1
+    now = queue.jobs(user=user, most=most)
+    if most is not None and len(now) > FEW:
+        _in_short(queue.batches(user=user))
+        now = ()
+        if not ended:
+            return
+    jobs = {job.id: job for job in (*(queue.history(user=user) if ended else ()), *now)}
     if as_json:
         print_json(list(jobs.values()))
     elif not jobs:
@@ -120,12 +127,46 @@ def q(pool: Pool, user: str | None, ended: bool, as_json: bool) -> None:
         print_table(head, [_row(job) for job in jobs.values()])
 
 
+def _in_short(batches: Sequence[Batch]) -> None:
+    """What was submitted together in one line each, the last of them; then all in one."""
+    head = ("CLUSTER", "OWNER", "JOBS", "SUBMITTED", "COMMAND")
+    rows = [
+        (str(batch.cluster), batch.owner, _counts(batch.states), _when(batch.submitted),
+         batch.command)
+        for batch in batches[-FEW:]
+    ]  # fmt: skip
+    if older := batches[:-FEW]:
+        total: Counter[str] = Counter()
+        for batch in older:
+            total.update(batch.states)
+        rows.insert(0, (f"{len(older)} older", "", _counts(total), "", ""))
+    print_table(head, rows)
+    jobs = sum(batch.jobs for batch in batches)
+    print(f"{jobs} jobs in {len(batches)} submissions; `roost q --each` lists each job.")
+
+
+def _counts(states: Mapping[Any, int]) -> str:
+    """`9990 idle, 10 running`."""
+    return ", ".join(f"{states[state]} {state}" for state in sorted(states))
+
+
+def _when(moment: int) -> str:
+    return time.strftime("%m-%d %H:%M", time.localtime(moment))
+
+
 def _row(job: Job) -> tuple[str, ...]:
-    when = time.strftime("%m-%d %H:%M", time.localtime(job.submitted))
     ending = "" if job.exit_code is None else f" {job.exit_code}"
     ending = ending if job.signal is None else f" signal {job.signal}"
     ran = ago(job.run_time) if job.run_time else "-"
-    return (job.id, job.owner, job.state + ending, ran, when, job.host or "-", job.command)
+    return (
+        job.id,
+        job.owner,
+        job.state + ending,
+        ran,
+        _when(job.submitted),
+        job.host or "-",
+        job.command,
+    )
 
 
 @click.command()

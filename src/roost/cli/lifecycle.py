@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import shlex
 import sys
-from collections.abc import Sequence
+from collections import Counter
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 import click
 
 from roost.cli.common import (
+    FEW,
     engine_named,
     json_option,
     pool_name,
@@ -138,18 +140,25 @@ def ls(name: str | None, engine: str | None, as_json: bool) -> None:
 
 
 @click.command()
+@click.option("--each", is_flag=True, help="Each node in a line of its own, however many.")
 @json_option
 @pooled
-def status(pool: Pool, as_json: bool) -> int:
-    """Show the pool's nodes, slots and jobs. The exit status is 1 if something does not answer."""
+def status(pool: Pool, each: bool, as_json: bool) -> int:
+    """Show the pool's nodes, slots and jobs. The exit status is 1 if something does not answer.
+
+    Of more than 100 nodes, those that are alike stand in one line.
+    """
     now = pool.status()
     well = now.slots is not None and now.jobs is not None
     if as_json:
         print_json(now.to_json())
         return 0 if well else 1
     head = ("NODE", "ROLE", "STATE", "HEALTH", "ADDRESS", "SLOTS", "CPUS USED")
-    print_table(head, [_node_row(node, now.slots or ()) for node in now.nodes])
-    print()
+    rows = [(node.group, _node_row(node, now.slots_of(node.name))) for node in now.nodes]
+    short = len(rows) > FEW and not each
+    print_table(head, alike(rows) if short else [row for _, row in rows])
+    print("\nNodes that are alike stand together; `roost status --each` lists each.\n"
+          if short else "")  # fmt: skip
     if now.slots is None:
         print(f"roost: {now.no_slots}", file=sys.stderr)
     else:
@@ -166,16 +175,29 @@ def status(pool: Pool, as_json: bool) -> int:
     return 0 if well else 1
 
 
-def _node_row(node: NodeView, slots: Sequence[SlotView]) -> tuple[str, ...]:
-    own = [slot for slot in slots if slot.node.partition(".")[0] == node.name]
+def _node_row(node: NodeView, own: Sequence[SlotView]) -> tuple[str, ...]:
+    shown = [slot for slot in own if slot.kind == "dynamic"] or own
+    counts = Counter(f"{slot.state} {slot.activity}" for slot in shown)
     states = ", ".join(
-        f"{slot.state} {slot.activity}" for slot in own if slot.kind == "dynamic"
-    ) or ", ".join(f"{slot.state} {slot.activity}" for slot in own)
+        state if count == 1 else f"{count} × {state}" for state, count in sorted(counts.items())
+    )
     used, total = Snapshot("", (), tuple(own), None).cpus
     cpus = f"{used:g}/{total:g}" if own else "-"
     state = node.state if node.exit_code is None else f"{node.state} {node.exit_code}"
     health = "sick" if any(slot.sick for slot in own) else node.health
     return (node.name, node.role, state, health, node.address or "-", states or "-", cpus)
+
+
+def alike(rows: Iterable[tuple[str, Sequence[str]]]) -> list[list[str]]:
+    """Rows of nodes with their groups; those that differ in name and address alone become one."""
+    together: dict[tuple[str, ...], list[Sequence[str]]] = {}
+    for group, row in rows:
+        together.setdefault((group, *row[1:4], *row[5:]), []).append(row)
+    return [
+        list(same[0]) if len(same) == 1
+        else [f"{len(same)} of {key[0] or key[1]}", *key[1:4], "-", *key[4:]]
+        for key, same in together.items()
+    ]  # fmt: skip
 
 
 @click.command()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
+from functools import cached_property
 from typing import Any, Final, Literal
 
 from roost.ads import Ad, ask, number, sickness
@@ -132,6 +133,17 @@ class Snapshot:
             slot.cpus for slot in whole if slot.kind == "partitionable" or slot.state != "Claimed"
         )
         return total - free, total
+
+    def slots_of(self, node: str) -> tuple[SlotView, ...]:
+        """A node's slots; none if the collector does not answer."""
+        return self._by_node.get(node, ())
+
+    @cached_property
+    def _by_node(self) -> Mapping[str, tuple[SlotView, ...]]:
+        found: dict[str, list[SlotView]] = {}
+        for slot in self.slots or ():
+            found.setdefault(slot.node.partition(".")[0], []).append(slot)
+        return {node: tuple(slots) for node, slots in found.items()}
 
     def to_json(self) -> Mapping[str, Any]:
         """As plain dicts, lists and values."""

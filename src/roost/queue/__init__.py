@@ -7,11 +7,12 @@ this machine into the pool is needed, and any engine serves.
 from __future__ import annotations
 
 from roost.queue.explain import Explanation, Facts, explain
-from roost.queue.jobs import Job, JobId, JobResult
+from roost.queue.jobs import Batch, Job, JobId, JobResult
 from roost.queue.queue import Queue
 from roost.queue.submit import Submitted
 
 __all__ = [
+    "Batch",
     "Explanation",
     "Facts",
     "Job",

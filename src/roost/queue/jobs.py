@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable
+from collections import Counter
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import PurePosixPath
 from typing import Any, Final, Literal
@@ -34,6 +35,9 @@ PROJECTION: Final = (
     "TotalSubmitProcs",
     DIRECTORY, HOST_DIRECTORY,
 )  # fmt: skip
+
+#: What `batches` reads: of ten thousand jobs, each attribute counts.
+IN_SHORT: Final = ("ClusterId", "Owner", "JobStatus", "QDate", "Cmd", "JobBatchName")
 
 
 @dataclass(frozen=True, order=True)
@@ -109,6 +113,44 @@ class Job:
             remove_reason=str(ad.get("RemoveReason", "")) if state == "removed" else "",
             directory=str(ad.get(HOST_DIRECTORY, "")),
         )
+
+
+@dataclass(frozen=True)
+class Batch:
+    """The jobs of one cluster that are in the queue, in short."""
+
+    cluster: int
+    owner: str
+    command: str
+    """The executable's file name, or the name that the submission was given."""
+    submitted: int
+    """When, in seconds since the epoch."""
+    states: Mapping[State, int]
+    """How many are in which state."""
+
+    @property
+    def jobs(self) -> int:
+        return sum(self.states.values())
+
+
+def batches(ads: Iterable[Ad]) -> tuple[Batch, ...]:
+    """What was submitted together, by its cluster."""
+    first: dict[int, Ad] = {}
+    states: dict[int, Counter[State]] = {}
+    for ad in ads:
+        first.setdefault(ad["ClusterId"], ad)
+        state = STATES.get(ad.get("JobStatus", 0), "unknown")
+        states.setdefault(ad["ClusterId"], Counter())[state] += 1
+    return tuple(
+        Batch(
+            cluster,
+            str(ad.get("Owner", "")),
+            str(ad.get("JobBatchName") or PurePosixPath(str(ad.get("Cmd", ""))).name),
+            int(ad.get("QDate", 0)),
+            states[cluster],
+        )
+        for cluster, ad in sorted(first.items())
+    )
 
 
 @dataclass(frozen=True)

@@ -37,15 +37,20 @@ from roost.queue.jobs import (
     DIRECTORY,
     FINAL,
     HOST_DIRECTORY,
+    IN_SHORT,
     PROJECTION,
+    Batch,
     Job,
     JobId,
     JobResult,
+    batches,
     in_order,
     quoted,
     shell,
 )
 from roost.queue.submit import (
+    KILLED,
+    UNANSWERED,
     Mirror,
     Submitted,
     cargo,
@@ -61,8 +66,6 @@ from roost_node.vocab import HOME_DIR, SPOOL_FULL
 
 A = TypeVar("A")
 
-_KILLED: Final = 128
-"""A status above it: condor_submit was killed, and with it most probably its container."""
 _MOST: Final = 10_000
 """Jobs of one cluster that are looked for among those that ended."""
 _DAEMONS: Final = 'MyType == "Negotiator" || MyType == "Accounting" || MyType == "Scheduler"'
@@ -129,7 +132,7 @@ class Queue:
             )
         ids = re.match(r"(\d+)\.\d+ - \d+\.(\d+)$", done.text.strip())
         if done.status != 0 or ids is None:
-            raise self._ended(mirror) if done.status > _KILLED else self._not_taken(mirror, done)
+            raise self._ended(mirror) if done.status > KILLED else self._not_taken(mirror, done)
         return Submitted(
             int(ids[1]), int(ids[2]) + 1, mirror.root, _warnings(done.stderr), load.stays
         )
@@ -148,9 +151,7 @@ class Queue:
             return full
         if SPOOL_FULL in " ".join(done.stderr.split()):
             return JobError(SPOOL_FULL, advice="see `roost doctor`")
-        if not re.search(
-            r"schedd|queue manager|connect|authenticat|commit job submission", said, re.I
-        ) and not said.endswith(": "):
+        if not UNANSWERED.search(said) and not said.endswith(": "):
             return BadInput(said)
         said = f"{said}it did not say why" if said.endswith(": ") else said
         # the node knows better than condor_submit why its schedd does not answer
@@ -185,7 +186,7 @@ class Queue:
             )
             if done.status == 0:
                 return done.text
-            if done.status > _KILLED:
+            if done.status > KILLED:
                 raise self._ended(mirror)
             name = missing_for_parsing(done.stderr)
             if full := self._full(done):
@@ -199,13 +200,14 @@ class Queue:
                 raise full
             added.check()
 
-    def jobs(self, *, user: str | None = None) -> tuple[Job, ...]:
-        """The jobs in the queue, of one user or of all, by their ids."""
-        if user is not None:
-            _check_name(user)
-        # without -allusers a constraint is one on the asking user's own jobs
-        whose = [] if user is None else ["-constraint", f'Owner == "{user}"']
-        return tuple(Job.from_ad(ad) for ad in in_order(self._queue("-allusers", *whose)))
+    def jobs(self, *, user: str | None = None, most: int | None = None) -> tuple[Job, ...]:
+        """The jobs in the queue, of one user or of all, by their ids; no more than `most`."""
+        limit = [] if most is None else ["-limit", str(most)]
+        return tuple(Job.from_ad(ad) for ad in in_order(self._queue(*_whose(user), *limit)))
+
+    def batches(self, *, user: str | None = None) -> tuple[Batch, ...]:
+        """The queue in short, however long it is: what was submitted together, by its cluster."""
+        return batches(self._queue(*_whose(user), attributes=IN_SHORT))
 
     def history(self, *, user: str | None = None, limit: int = 100) -> tuple[Job, ...]:
         """The last jobs that left the queue, by their ids."""
@@ -506,6 +508,13 @@ def _held(ad: Ad) -> JobError:
     job = Job.from_ad(ad)
     said = f"job {job.id} is held: {job.hold_reason or 'no reason given'}"
     return JobError(said, advice=hold_advice(ad))
+
+
+def _whose(user: str | None) -> list[str]:
+    """One user's or all: without -allusers a constraint is one on the asking user's own jobs."""
+    return ["-allusers"] + (
+        [] if user is None else ["-constraint", f'Owner == "{_check_name(user)}"']
+    )
 
 
 def _check_name(user: str) -> str:

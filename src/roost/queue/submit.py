@@ -28,6 +28,12 @@ COMMANDS: Final = {
 }  # fmt: skip
 _INPUTS: Final = ("Cmd", "In", "TransferInput", "x509userproxy", "JarFiles")
 _OUTPUTS: Final = ("Out", "Err", "UserLog", "TransferOutputRemaps")
+#: A status above it: condor_submit was killed, and with it most probably its container.
+KILLED: Final = 128
+#: What condor_submit says when it is the access point's fault, not the submit file's.
+UNANSWERED: Final = re.compile(
+    r"schedd|queue manager|connect|authenticat|commit job submission", re.IGNORECASE
+)
 _URL = re.compile(r"[a-z][a-z0-9+.-]*://", re.IGNORECASE)
 _STRING = re.compile(r'"((?:[^"\\]|\\.)*)"', re.DOTALL)
 
