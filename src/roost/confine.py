@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass, replace
+from importlib.resources import files
+from pathlib import Path
 from typing import Final
 
 from roost_node.vocab import CONDOR_USER, EXECUTE_DIR, LOG_DIR, SPOOL_DIR, STATE_DIR, Role
@@ -32,7 +34,15 @@ class Confinement:
     """Paths of nameless volumes, on the engine's disk; they begin as what the image has there."""
     pids: int | None = None
     """The most processes and threads; the engine's own limit if None."""
+    mounts: bool = False
+    """Whether its jobs mount data, each in a world of its own: it has /dev/fuse, and SECCOMP in
+    place of the engine's own profile. No capability is needed for that."""
 
+
+#: The engine's default list of system calls (from github.com/moby/profiles v0.2.3), and three more:
+#: unshare, mount, umount2.
+SECCOMP: Final = Path(str(files("roost"))) / "seccomp.json"
+FUSE: Final = "/dev/fuse"
 
 #: HTCondor's daemons change between root, `condor` and the owner of a job or slot (SETUID, SETGID),
 #: hand files over to them (CHOWN), clear away theirs (DAC_OVERRIDE), and end their processes (KILL:
@@ -59,8 +69,8 @@ _EXECUTE_PIDS: Final = 512
 _PIDS_OF_CPU: Final = 1024
 
 
-def confinement(role: Role, cpus: float | None) -> Confinement:
-    """The rights of a node of `role`, with jobs on `cpus` CPUs."""
+def confinement(role: Role, cpus: float | None, *, mounts: bool = False) -> Confinement:
+    """The rights of a node of `role`, with jobs on `cpus` CPUs that mount data or not."""
     match role:
         case "master":
             return Confinement(
@@ -82,6 +92,7 @@ def confinement(role: Role, cpus: float | None) -> Confinement:
                 tmpfs=("/run", _CONFIG),
                 volumes=(*_TEMPORARY, EXECUTE_DIR, LOG_DIR, STATE_DIR),
                 pids=_EXECUTE_PIDS + _PIDS_OF_CPU * math.ceil(cpus or 1),
+                mounts=mounts,
             )
 
 

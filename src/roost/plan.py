@@ -14,9 +14,12 @@ from dataclasses import astuple, dataclass, field, replace
 from typing import Final, Literal, Protocol
 
 from roost.confine import MASTER_MEMORY, SUBMIT_MEMORY, Confinement, confinement
+from roost.data import document
 from roost.security import Secret
 from roost.spec import CERTIFICATES, PoolSpec
 from roost_node.vocab import (
+    BIND_DIR,
+    DATA,
     EXTRA_CONFIG,
     HOME_DIR,
     LABEL_GROUP,
@@ -81,6 +84,15 @@ class Mount:
 
 
 @dataclass(frozen=True)
+class Bind:
+    """A directory of the engine's machine that jobs on a node may mount."""
+
+    source: str
+    path: str
+    read_only: bool
+
+
+@dataclass(frozen=True)
 class Node:
     """One container of the pool."""
 
@@ -97,12 +109,18 @@ class Node:
     memory: int | None = None
     """Memory limit in bytes; none if None."""
     mounts: tuple[Mount, ...] = ()
+    binds: tuple[Bind, ...] = ()
     confinement: Confinement = field(default_factory=Confinement)
     files: Mapping[str, Secret] = field(default_factory=dict, compare=False)
     """Delivered into STATE_DIR before the node starts; by file name."""
 
 
 Item = Network | Volume | Node
+
+
+def bound(bind: Bind) -> str:
+    """A bind mount in the words of Docker, Podman and Compose."""
+    return f"{bind.source}:{bind.path}:{'ro' if bind.read_only else 'rw'}"
 
 
 @dataclass(frozen=True)
@@ -211,6 +229,12 @@ def plan(spec: PoolSpec, keys: Keys, *, standing: Collection[str] = ()) -> Plan:
     state = Volume(f"{spec.name}-state", owned)
     master = node_name(spec.name, "master")
     second = second_master(spec.name) if spec.master.count > 1 else ""
+    data = document(spec.data, spec.data_urls) if spec.data or spec.data_urls else ""
+    binds = tuple(
+        Bind(entry.path, f"{BIND_DIR}/{name}", entry.read_only)
+        for name, entry in sorted(spec.data.items())
+        if entry.type == "bind"
+    )
 
     def node(
         role: Role,
@@ -222,6 +246,10 @@ def plan(spec: PoolSpec, keys: Keys, *, standing: Collection[str] = ()) -> Plan:
         mounts: tuple[Mount, ...] = (),
     ) -> Node:
         extra = ("-c", f"{STATE_DIR}/{EXTRA_CONFIG}") if spec.config else ()
+        told = data if role != "master" else ""
+        if told:
+            extra = (*extra, "--data", f"{STATE_DIR}/{DATA}")
+        executes = role == "execute"
 
         def args(*masters: str) -> tuple[str, ...]:
             address = () if role == "master" else (",".join(masters),)
@@ -230,16 +258,18 @@ def plan(spec: PoolSpec, keys: Keys, *, standing: Collection[str] = ()) -> Plan:
         # What a node's masters are, it is told in place: for that it is not made anew.
         bare = Node(
             name, role, group, spec.image_name, args(master), network, {}, cpus, memory,
-            mounts, _confined(role, cpus, mounts),
+            mounts, binds if executes else (), _confined(role, cpus, mounts, bool(data)),
         )  # fmt: skip
         labels = owned | {
             LABEL_ROLE: role,
             LABEL_GROUP: group,
-            LABEL_SPEC: _fingerprint(bare, spec.config),
+            LABEL_SPEC: _fingerprint(bare, spec.config, told),
         }
         files = dict(keys.node_files(role, name))
         if spec.config:
             files[EXTRA_CONFIG] = Secret(spec.config.encode())
+        if told:
+            files[DATA] = Secret(told.encode())
         return replace(bare, args=args(*filter(None, (master, second))), labels=labels, files=files)
 
     master_memory = spec.master.memory or MASTER_MEMORY
@@ -276,9 +306,9 @@ def _lifetime(spec: PoolSpec) -> tuple[str, ...]:
     return () if seconds == CERTIFICATES else ("--certificates", f"{seconds}s")
 
 
-def _confined(role: Role, cpus: float | None, mounts: tuple[Mount, ...]) -> Confinement:
+def _confined(role: Role, cpus: float | None, mounts: tuple[Mount, ...], data: bool) -> Confinement:
     """The role's rights; where a volume of the pool's is mounted there is no nameless one."""
-    to = confinement(role, cpus)
+    to = confinement(role, cpus, mounts=data)
     mounted = {mount.path for mount in mounts}
     return replace(to, volumes=tuple(path for path in to.volumes if path not in mounted))
 
@@ -291,11 +321,13 @@ def _numbers(prefix: str, count: int, standing: Collection[str]) -> list[int]:
     return sorted([*taken, *itertools.islice(free, count - len(taken))])
 
 
-def _fingerprint(node: Node, config: str) -> str:
+def _fingerprint(node: Node, config: str, data: str) -> str:
     """What a change of which means: this node must be made anew. Credentials are not part of it."""
     said = [node.image, node.args, node.network, node.cpus, node.memory,
             [(mount.volume, mount.path) for mount in node.mounts],
-            astuple(node.confinement), config]  # fmt: skip
+            astuple(node.confinement)[:-1], config]  # fmt: skip
+    # Only where there is any: a pool without data is not made anew because others have some.
+    said += [data, [astuple(bind) for bind in node.binds]] if data else []
     return hashlib.sha256(json.dumps(said).encode()).hexdigest()[:16]
 
 

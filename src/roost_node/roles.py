@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from typing import Final
 
 from roost_node import mutual_tls, sick
+from roost_node.data.chirp import PROBLEM
 from roost_node.settings import Settings
 from roost_node.space import BALLAST
 from roost_node.vocab import (
@@ -17,10 +18,12 @@ from roost_node.vocab import (
     CONDOR_PORT,
     EXECUTE_DIR,
     HISTORY,
+    HOLD_DATA,
     HOLD_DISK,
     HOLD_KILLED,
     HOLD_MEMORY,
     IDENTITY_PREFIX,
+    JOB_WRAPPER,
     LOG_DIR,
     NODE_CERT,
     NODE_KEY,
@@ -64,6 +67,11 @@ class Facts:
     """In MiB."""
     descriptors: int
     """The hard limit of open files."""
+    offered: tuple[str, ...] | None = None
+    """What jobs may ask for at this access point, or can mount on this executor; None where the
+    pool has no `data:`."""
+    data_problem: str = ""
+    """Why this executor cannot mount all that the pool offers."""
 
 
 def configuration(settings: Settings, facts: Facts) -> str:
@@ -366,7 +374,7 @@ SCHEDD.QUERY_TIMEOUT = 5
 SCHEDD_INTERVAL = 5
 # Shadows need no tracking: ProcD's place is with the jobs, and it costs CPU at each of them.
 USE_PROCD = False
-{_KILLED}{_SPACE}"""
+{_KILLED}{_wishes(facts)}{_SPACE}"""
 
 
 #: A job's killed process reports one of these: the first to HTCondor, the second by way of a shell.
@@ -442,7 +450,57 @@ RunBenchmarks = False
 FILETRANSFER_PLUGINS = $(LIBEXEC)/curl_plugin, $(LIBEXEC)/data_plugin
 # The slots' ads wait for this one, a second at the start; nothing here reads it.
 ENABLE_STARTD_DAEMON_AD = False
-{_SICK}{_LIMITS}"""
+{_SICK}{_LIMITS}{_mounts(facts)}"""
+
+
+def _mounts(facts: Facts) -> str:
+    if facts.offered is None:
+        return ""
+    problem = facts.data_problem.replace("\\", "/").replace('"', "'")
+    wrapper = f"USER_JOB_WRAPPER = {JOB_WRAPPER}\n" if facts.offered else ""
+    return f"""\
+# --- data: what jobs can mount here -------------------------------------------------------------
+{wrapper}HasDataMounts = {bool(facts.offered)}
+DataMountNames = "{",".join(facts.offered)}"
+DataMountsProblem = "{problem}"
+STARTD_ATTRS = $(STARTD_ATTRS) HasDataMounts DataMountNames DataMountsProblem
+"""
+
+
+def _wishes(facts: Facts) -> str:
+    """Jobs are matched with executors that can mount what they ask for."""
+    offered = facts.offered or ()
+    has = f"it has: {', '.join(offered)}" if offered else "it has none"
+    # `lab:data:rw, https://host/x:web` → `lab, https_url`
+    names = 'replaceAll(":[^,]*", replaceAll("://[^,]*", DataMounts ?: "", "_url"), "")'
+    return f"""\
+# --- data that jobs mount ------------------------------------------------------------------------
+# A job runs where what it asks for can be mounted; what the pool has not is refused here.
+JOB_TRANSFORM_NAMES = $(JOB_TRANSFORM_NAMES:) RoostMounts RoostMountsHold
+JOB_TRANSFORM_RoostMounts @=end
+  REQUIREMENTS DataMounts =!= undefined || PrivateMounts =?= True
+  EVALSET RoostMounts {names}
+  SET Requirements ($(MY.Requirements)) && TARGET.HasDataMounts =?= True && \
+stringListSubsetMatch(RoostMounts, TARGET.DataMountNames)
+@end
+# A job whose data could not be mounted, or not be written, is held with the reason.
+JOB_TRANSFORM_RoostMountsHold @=end
+  REQUIREMENTS JobUniverse == 5
+  RENAME OnExitHold RoostMountsOnExitHold
+  RENAME OnExitHoldReason RoostMountsOnExitHoldReason
+  RENAME OnExitHoldSubCode RoostMountsOnExitHoldSubCode
+  SET OnExitHold {PROBLEM} =!= undefined || (RoostMountsOnExitHold ?: False)
+  SET OnExitHoldReason ifThenElse({PROBLEM} =!= undefined, {PROBLEM}, \
+RoostMountsOnExitHoldReason ?: "its own on_exit_hold asked for this")
+  SET OnExitHoldSubCode ifThenElse({PROBLEM} =!= undefined, {HOLD_DATA}, \
+RoostMountsOnExitHoldSubCode ?: 0)
+@end
+SUBMIT_REQUIREMENT_NAMES = $(SUBMIT_REQUIREMENT_NAMES:) RoostMounts
+SUBMIT_REQUIREMENT_RoostMounts = DataMounts is undefined || \
+  stringListSubsetMatch({names}, "{",".join(offered)}")
+SUBMIT_REQUIREMENT_RoostMounts_REASON = strcat("DataMounts asks for ", DataMounts, \
+  ", which this pool has not; {has}")
+"""
 
 
 _SICK: Final = f"""\

@@ -88,6 +88,8 @@ class Settings:
     """The longest lease that a job may have, in seconds; only the access point's counts."""
     vacate: int = VACATE
     """How long a job may take to end at a stop, in seconds; only an executor's counts."""
+    data: Path | None = None
+    """The file that says what jobs may mount; not a master's."""
     json_logs: bool = False
     health_port: int | None = None
     state_dir: Path = Path(STATE_DIR)
@@ -130,6 +132,7 @@ def _parser() -> _Parser:
     add("--memory", metavar="SIZE", help="memory to advertise: 2GiB, 512m, or a number of MiB")
     add("--lease", metavar="SECONDS", help="how long a job may be out of touch (with -s)")
     add("--vacate", metavar="SECONDS", help="how long a job may take to end at a stop (with -e)")
+    add("--data", metavar="FILE", help="what jobs may mount, as roost writes it (with -s, -e)")
     add("--json-logs", action="store_true", help="logs as JSON lines")
     add("--health-port", metavar="N", help="answer HTTP /health on this port")
     return parser
@@ -150,6 +153,8 @@ def parse(argv: Sequence[str], *, hostname: str | None = None) -> Settings:
         raise BadInput("--lease is for the jobs of an access point; it goes with -s MASTER")
     if args.vacate is not None and role != "execute":
         raise BadInput("--vacate is for the jobs of an execution point; it goes with -e MASTER")
+    if args.data is not None and role == "master":
+        raise BadInput("--data says what jobs may mount; it goes with -s MASTER or -e MASTER")
     if not _POOL.match(args.pool):
         raise BadInput(
             f"--pool {args.pool!r} is not a pool's name; use up to 32 of a-z, 0-9 and '-'"
@@ -171,6 +176,7 @@ def parse(argv: Sequence[str], *, hostname: str | None = None) -> Settings:
         memory=_memory(args.memory),
         lease=_lease(args.lease),
         vacate=_vacate(args.vacate),
+        data=Path(args.data) if args.data else None,
         json_logs=args.json_logs,
         health_port=_port(args.health_port),
     )

@@ -57,6 +57,7 @@ _EVICTED: Final = 1000
 FIFO: Final = "/run/roost/ends"
 _ANSWER: Final = "/run/roost/ends.elsewhere"
 _STATUS: Final = "/usr/bin/condor_status"
+_MOUNTS: Final = "/proc/self/mountinfo"
 
 
 # --- how jobs ended ---------------------------------------------------------------------------
@@ -291,6 +292,17 @@ class History:
         return data[:whole].decode(errors="replace")
 
 
+def mounted(mountinfo: str, directory: str) -> list[str]:
+    """The FUSE mounts below a directory, the innermost first."""
+    found = []
+    for line in mountinfo.splitlines():
+        left, _, right = line.partition(" - ")
+        place = re.sub(r"\\([0-7]{3})", lambda code: chr(int(code[1], 8)), left.split()[4])
+        if right.startswith("fuse") and place.startswith(f"{directory}/"):
+            found.append(place)
+    return found[::-1]
+
+
 def cannot_write(directory: str) -> str:
     """Why no file can be written in a directory, in one sentence; empty if one can."""
     path = f"{directory}/.roost-probe"
@@ -341,6 +353,8 @@ class Watch:
         self._published = ""
         self._publish_at = self._probe_at = self._ask_at = 0.0
         self._asking = False
+        self._unwritable = ""
+        self._detached: list[str] = []
         # read() comes from the relay's thread, too
         self._lock = threading.RLock()
         if not os.path.exists(fifo):
@@ -364,7 +378,8 @@ class Watch:
             self.read(now)
             if now >= self._probe_at:
                 self._probe_at = now + PROBE_EVERY
-                self._place(cannot_write(self._execute), now)
+                self._unwritable = cannot_write(self._execute)
+            self._place(self._unwritable or self._mounted(), now)
             if self.paused and now > self.paused + PAUSE:
                 self._excuse(now)
             if self._streak(now) and now >= self._ask_at and not self._asking:
@@ -374,6 +389,23 @@ class Watch:
     def _streak(self, now: float) -> list[End]:
         """The failures that are to be judged now."""
         return self._blamed if self.sick else self.record.streak(now)
+
+    def _mounted(self) -> str:
+        """Detach what is mounted where jobs have their files; why it cannot be, in one sentence.
+
+        HTCondor clears a job's directory away with all that it sees in there, remote data too. What
+        roost mounts for a job HTCondor never sees: this is for whatever else does it.
+        """
+        with open(_MOUNTS, encoding="utf-8", errors="replace") as file:
+            found = mounted(file.read(), self._execute)
+        tried, self._detached = self._detached, found
+        for place in found:
+            if place in tried:
+                return f"{place} is mounted where HTCondor would remove what is in it"
+            self._say(f"detaching {place}: HTCondor would remove what is in it with the job")
+            pid = os.posix_spawn("/usr/bin/umount", ["umount", "--lazy", place], os.environ)
+            self._children[pid] = _Child(lambda _status: None)
+        return ""
 
     def _place(self, wrong: str, now: float) -> None:
         if wrong and not self.sick:

@@ -14,7 +14,7 @@ from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
-from typing import Final, cast
+from typing import Any, Final, cast
 
 from roost_node import drain, files, limits, logs, pace, roles, settings, supervisor, whereabouts
 from roost_node.errors import BadInput, NodeError
@@ -238,7 +238,22 @@ def _identity(wanted: Settings) -> roles.Facts:
         cpus=wanted.cpus or limits.cpus(),
         memory=wanted.memory or limits.memory(),
         descriptors=limits.file_descriptors(),
+        **_data(wanted),
     )
+
+
+def _data(wanted: Settings) -> dict[str, Any]:
+    """What jobs can mount here, or may ask for, where the pool offers any. Raises BadInput."""
+    if wanted.data is None:
+        return {}
+    from roost_node.data import node as data_node
+
+    if wanted.role == "submit":
+        return {"offered": data_node.names(data_node.read(wanted.data))}
+    found = data_node.prepare(wanted.data)
+    if found.problem:
+        logs.say(f"jobs cannot mount all data here: {found.problem}", as_json=wanted.json_logs)
+    return {"offered": found.names, "data_problem": found.problem}
 
 
 def _directories(role: Role) -> None:
@@ -246,6 +261,7 @@ def _directories(role: Role) -> None:
     needed = {LOG_DIR: 0o755, "/run/condor": 0o755, "/run/lock/condor": 0o755, SPOOL_DIR: 0o755}
     if role == "execute":
         needed[EXECUTE_DIR] = 0o755
+        _detach_leftovers()
     for name, mode in needed.items():
         path = Path(name)
         path.mkdir(parents=True, exist_ok=True)
@@ -254,6 +270,21 @@ def _directories(role: Role) -> None:
         _own(path)
         if stat.S_IMODE(path.stat().st_mode) != mode:
             path.chmod(mode)
+
+
+def _detach_leftovers() -> None:
+    """HTCondor clears away what jobs left: nothing may be mounted in it. Raises NodeError."""
+    from roost_node.data import kernel
+    from roost_node.sick import mounted
+
+    for place in mounted(Path("/proc/self/mountinfo").read_text(), EXECUTE_DIR):
+        try:
+            kernel.unmount(place, kernel.DETACH)
+        except OSError as error:
+            raise NodeError(
+                f"{place} is mounted and cannot be detached ({error.strerror}); HTCondor would "
+                "remove what is in it: unmount it first"
+            ) from None
 
 
 def _own(path: Path, user: str = "condor") -> None:

@@ -44,12 +44,17 @@ SPOOL_DIR: Final = "/var/spool/condor"
 HOME_DIR: Final = "/home"
 LOG_DIR: Final = "/var/log/condor"
 EXECUTE_DIR: Final = "/var/lib/condor/execute"
+#: What starts jobs in a pool with `data:`.
+JOB_WRAPPER: Final = "/usr/lib/roost/job-wrapper"
+#: Where an executor has the directories of its machine that jobs may mount, by their names.
+BIND_DIR: Final = "/srv/data"
 #: The startd's own record of the jobs that ended, on an executor.
 HISTORY: Final = f"{LOG_DIR}/startd_history"
 
 #: HoldReasonSubCode of the pool's own holds: the job was killed; it used too much of something
 #: (these two are HTCondor's own numbers for that).
 HOLD_KILLED: Final = 137
+HOLD_DATA: Final = 138
 HOLD_MEMORY: Final = 102
 HOLD_DISK: Final = 104
 
@@ -84,6 +89,8 @@ EXECUTORS: Final = "executors"
 ACCOUNTS: Final = "accounts"
 #: HTCondor configuration read after the role's own (`config:` in the pool file).
 EXTRA_CONFIG: Final = "extra.conf"
+#: What jobs may mount (`data:` in the pool file): see roost_node/data/entries.py.
+DATA: Final = "data.json"
 
 #: How long, in seconds, a running job and its access point may be out of touch before the job runs
 #: again elsewhere: as short as lets a network be cut for half a minute without cost.

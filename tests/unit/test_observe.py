@@ -351,3 +351,9 @@ def test_a_probe_tells_a_standby() -> None:
     answers = {"python3": (0, json.dumps(probe)), "roost-node": (0, "standby\n")}
     master = collect(_engine(TWO, answers=answers), "p").probes["p-master"]
     assert (master.stands_by, master.masters) == (True, ("p-master", "p-master-2"))
+
+
+def test_an_executor_that_cannot_mount_says_which_knob() -> None:
+    found = _only(_seen(DataMountsProblem="the container has no /dev/fuse"))
+    assert (found.severity, found.where) == ("warning", "p-ex-1")
+    assert found.what.endswith("the container has no /dev/fuse")

@@ -6,12 +6,13 @@ import io
 import json
 import tarfile
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from roost import engines
-from roost.confine import Confinement
+from roost.confine import SECCOMP, Confinement
 from roost.engines import oci
 from roost.engines.oci import DOCKER, PODMAN, Dialect, OciEngine, explain
 from roost.errors import (
@@ -290,6 +291,9 @@ def test_secrets_go_through_stdin_with_their_modes(install: Install, tmp_path: P
 @pytest.mark.parametrize(("dialect", "owner"), [(DOCKER, "uid=100,gid=102"), (PODMAN, "U")])
 def test_what_a_container_may_do_in_the_engines_words(dialect: Dialect, owner: str) -> None:
     to = Confinement("100:102", ("KILL", "CHOWN"), True, ("/run",), ("/tmp",), 64)
+    assert "--device" not in oci._confined(to, dialect)
+    mounting = " ".join(oci._confined(replace(to, mounts=True), dialect))
+    assert mounting.endswith(f"--device /dev/fuse --security-opt seccomp={SECCOMP}")
     assert " ".join(oci._confined(to, dialect)) == (
         "--cap-drop ALL --cap-add KILL --cap-add CHOWN --security-opt no-new-privileges"
         f" --user 100:102 --read-only --tmpfs /run:mode=0755,{owner} --volume /tmp --pids-limit 64"

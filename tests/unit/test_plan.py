@@ -10,11 +10,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from roost.confine import MASTER_MEMORY
+from roost.data import Bind, Rclone
 from roost.plan import (
     DAEMONS_MEMORY,
     Drain,
     Ensure,
     Item,
+    Keyless,
     Node,
     NodeState,
     Observed,
@@ -24,6 +26,7 @@ from roost.plan import (
     Retire,
     Step,
     Volume,
+    bound,
     diff,
     everything,
     node_name,
@@ -394,3 +397,23 @@ def test_scaling_touches_only_executors_of_the_group(spec: PoolSpec, count: int)
     touched = {*ensured(steps), *retired(steps)}
     assert all(name.startswith(f"p-{group}-") for name in touched)
     assert len(touched) == abs(count - spec.execute[0].count)
+
+
+def test_executors_of_a_pool_with_data_may_mount_and_no_others() -> None:
+    web = Rclone(type="rclone", backend="http")
+    shown = plan(PoolSpec(data={"web": web, "here": Bind(type="bind", path="/srv/x")}), Keyless())
+    by_role = {node.role: node for node in shown.nodes}
+    assert {role: node.confinement.mounts for role, node in by_role.items()} == {
+        "master": False, "submit": False, "execute": True,
+    }  # fmt: skip
+    for role in ("submit", "execute"):
+        assert by_role[role].args[-2:] == ("--data", "/var/lib/roost/data.json")
+        assert "web" in by_role[role].files["data.json"].reveal().decode()
+    assert "data.json" not in by_role["master"].files
+    (bind,) = by_role["execute"].binds
+    assert bound(bind) == "/srv/x:/srv/data/here:rw"
+    assert not by_role["submit"].binds
+    plain = {node.name: node.labels for node in plan(PoolSpec(), Keyless()).nodes}
+    assert by_role["master"].labels != plain[by_role["master"].name]  # it has another image
+    with_data = PoolSpec(data={"here": Bind(type="bind", path="/srv/x")})
+    assert plan(with_data, Keyless()).nodes[0].labels == plain[by_role["master"].name]

@@ -300,3 +300,22 @@ def test_the_table_has_another_column_while_slots_are_drained() -> None:
 
 def test_durations() -> None:
     assert [duration(value) for value in (0, 119, 600, 9000)] == ["0 s", "119 s", "10 min", "2.5 h"]
+
+
+def test_idle_because_nobody_can_mount_its_data() -> None:
+    asks = {"RoostMounts": "lab , https_url", "Requirements": "HasDataMounts"}
+    able = SLOT | {"HasDataMounts": True, "DataMountNames": "lab,https_url"}
+    half = SLOT | {"HasDataMounts": True, "DataMountNames": "lab",
+                   "DataMountsProblem": "https_url: the image has no rclone"}  # fmt: skip
+    none = SLOT | {"HasDataMounts": False, "DataMountsProblem": "the container has no /dev/fuse"}
+    assert _why(asks, half, none) == (
+        "no executor can mount https_url: https_url: the image has no rclone; "
+        "the container has no /dev/fuse"
+    )
+    assert _why(asks, SLOT) == "no executor can mount https_url, lab"
+    other = able | {"DataMountNames": "https_url"}
+    assert _why(asks, half, other).startswith("no executor can mount all of https_url, lab")
+    assert "mount" not in _why(asks, half, able)
+    assert "mount" not in _why({}, none)
+    private = {"RoostMounts": "", "Requirements": "TARGET.HasDataMounts =?= true"}
+    assert _why(private, none).startswith("no executor can mount data")

@@ -13,6 +13,7 @@ import click
 
 from roost import specfile
 from roost.cli.common import selecting
+from roost.engines.compose import FILE as COMPOSE_FILE
 from roost.engines.compose import ComposeRenderer, mode_of, secret_files
 from roost.engines.kubernetes_manifests import KubernetesRenderer
 from roost.engines.kubernetes_manifests import secret_files as kubernetes_secrets
@@ -50,8 +51,7 @@ def compose(
         # What is printed holds no secret, so keys that live for a moment will do.
         with TemporaryDirectory(prefix="roost-") as home:
             rendered = ComposeRenderer().render(plan(spec, PoolKeys(spec.name, Path(home))))
-        for text in rendered.values():
-            print(text, end="")
+        print(rendered[COMPOSE_FILE], end="")
         return
     _free(directory)
     target = plan(spec, PoolKeys(spec.name))

@@ -14,13 +14,23 @@ from typing import Any, Final
 
 import yaml
 
-from roost.confine import as_root
+from roost.confine import FUSE, SECCOMP, as_root
 from roost.engines.base import RESTART, STOP_SECONDS
-from roost.plan import Node, Plan
+from roost.plan import Node, Plan, bound
 from roost.security import Secret
-from roost_node.vocab import CA_CERT, EXTRA_CONFIG, NODE_CERT, READER_CERT, READER_KEY, STATE_DIR
+from roost_node.vocab import (
+    CA_CERT,
+    DATA,
+    EXTRA_CONFIG,
+    NODE_CERT,
+    READER_CERT,
+    READER_KEY,
+    STATE_DIR,
+)
 
 FILE: Final = "compose.yaml"
+#: Beside it: what executors may ask of the kernel where jobs mount data.
+SECCOMP_FILE: Final = "seccomp.json"
 #: The join token's place, beside the file that is rendered.
 JOIN_TOKEN: Final = "secrets/join-token"  # noqa: S105 - a path
 
@@ -31,9 +41,15 @@ class ComposeRenderer:
     """Renders `compose.yaml`; `secret_files` says what must lie beside it."""
 
     def render(self, plan: Plan) -> Mapping[str, str]:
-        """`compose.yaml`; the same plan gives the same text. Holds no secret."""
+        """`compose.yaml`, and the profile that it names where jobs mount data.
+
+        The same plan gives the same text. Holds no secret.
+        """
         body = yaml.safe_dump(_project(plan), sort_keys=False, allow_unicode=True, width=100)
-        return {FILE: _header(plan) + body}
+        needed = any(node.confinement.mounts for node in plan.nodes)
+        return {FILE: _header(plan) + body} | (
+            {SECCOMP_FILE: SECCOMP.read_text()} if needed else {}
+        )
 
 
 def secret_files(plan: Plan) -> Mapping[str, Secret]:
@@ -118,6 +134,7 @@ def _service(plan: Plan, service: str, nodes: list[Node]) -> dict[str, Any]:
     confined = as_root(node.confinement)
     volumes = [
         *(_volume(plan, mount.volume, mount.path) for mount in node.mounts),
+        *(bound(at) for at in node.binds),
         *confined.volumes,
     ]
     limits = {
@@ -141,7 +158,11 @@ def _service(plan: Plan, service: str, nodes: list[Node]) -> dict[str, Any]:
         **({"deploy": deploy} if deploy else {}),
         "cap_drop": ["ALL"],
         **({"cap_add": list(confined.capabilities)} if confined.capabilities else {}),
-        "security_opt": ["no-new-privileges:true"],
+        "security_opt": [
+            "no-new-privileges:true",
+            *([f"seccomp=./{SECCOMP_FILE}"] if confined.mounts else []),
+        ],
+        **({"devices": [FUSE]} if confined.mounts else {}),
         **({"read_only": True} if confined.read_only else {}),
         **({"tmpfs": [f"{place}:mode=0755" for place in confined.tmpfs]} if confined.tmpfs else {}),
         **({"volumes": volumes} if volumes else {}),
@@ -165,11 +186,11 @@ def _scales(node: Node) -> bool:
 
 
 def _delivered(node: Node) -> Mapping[str, Secret]:
-    """The node's files; of an executor only the configuration, which fits any number of them."""
+    """The node's files; of an executor only what fits any number of them."""
     return {
         name: secret
         for name, secret in sorted(node.files.items())
-        if not _scales(node) or name == EXTRA_CONFIG
+        if not _scales(node) or name in (EXTRA_CONFIG, DATA)
     }
 
 

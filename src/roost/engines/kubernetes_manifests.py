@@ -26,6 +26,7 @@ from roost.spec import Kubernetes, PolicyKind
 from roost_node.vocab import (
     ADMIT_PORT,
     CONDOR_PORT,
+    DATA,
     EXTRA_CONFIG,
     HOME_DIR,
     LABEL_POOL,
@@ -80,6 +81,12 @@ def check(plan: Plan) -> None:
         raise BadInput(
             "a second master has nobody to admit it on Kubernetes, and is not needed there",
             advice="leave out `master: {count: 2}`: a master that died is started again",
+        )
+    if any(DATA in node.files for node in plan.nodes):
+        raise BadInput(
+            "a pod has no /dev/fuse and no seccomp profile of its own, without which jobs mount no "
+            "`data:`",
+            advice="leave it out of this pool file",
         )
 
 

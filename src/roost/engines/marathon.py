@@ -18,7 +18,7 @@ from roost.engines.base import STOP_SECONDS
 from roost.errors import BadInput
 from roost.plan import Node, Plan
 from roost.spec import Marathon, MarathonHealth
-from roost_node.vocab import ADMIT_PORT, CONDOR_PORT, EXTRA_CONFIG, STATE_DIR
+from roost_node.vocab import ADMIT_PORT, CONDOR_PORT, DATA, EXTRA_CONFIG, STATE_DIR
 
 #: Where a node answers `/health`, if it is asked over HTTP.
 HEALTH_PORT: Final = 5000
@@ -80,6 +80,12 @@ def check(plan: Plan, settings: Marathon) -> None:
             advice="leave out `master: {count: 2}`: Marathon starts a master that died again",
         )
     delivered = {file for node in plan.nodes for file in node.files}
+    if DATA in delivered:
+        raise BadInput(
+            "Marathon gives containers neither /dev/fuse nor a seccomp profile, without which jobs "
+            "mount no `data:`",
+            advice="leave it out of this pool file",
+        )
     if delivered:
         what = "`config:`" if EXTRA_CONFIG in delivered else ", ".join(sorted(delivered))
         raise BadInput(

@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any, Final, Literal, TypeVar
 
 from roost._run import Completed, run, stream
-from roost.confine import Confinement
+from roost.confine import FUSE, SECCOMP, Confinement
 from roost.engines.base import RESTART, STOP_SECONDS, EngineInfo, Event, ref_of
 from roost.errors import (
     CommandFailed,
@@ -38,6 +38,7 @@ from roost.plan import (
     ObservedNode,
     Ref,
     Volume,
+    bound,
 )
 from roost.security import Secret
 from roost_node.vocab import (
@@ -476,6 +477,7 @@ class OciEngine:
             *_label_flags(node.labels), *limits,
             *_confined(node.confinement, self.dialect),
             *(word for at in node.mounts for word in ("--volume", f"{at.volume}:{at.path}")),
+            *(word for at in node.binds for word in ("--volume", bound(at))),
             "--restart", RESTART, "--stop-timeout", str(STOP_SECONDS),
             *self.dialect.log_limits.get(self._machine.log_driver, ()),
             node.image, *node.args,
@@ -716,6 +718,7 @@ def _confined(to: Confinement, dialect: Dialect) -> list[str]:
         *(word for place in to.tmpfs for word in ("--tmpfs", f"{place}:mode=0755,{owner}")),
         *(word for path in to.volumes for word in ("--volume", path)),
         *(["--pids-limit", str(to.pids)] if to.pids else []),
+        *(["--device", FUSE, "--security-opt", f"seccomp={SECCOMP}"] if to.mounts else []),
     ]  # fmt: skip
 
 

@@ -95,7 +95,7 @@ def context_files(
     files = {f"src/roost_node/{name}": data for name, data in node.items()}
     files |= {f"src/roost/image/{name}": data for name, data in image.items()}
     return {
-        name: (data, 0o755 if name.endswith("/roost-node") else 0o644)
+        name: (data, 0o755 if data.startswith(b"#!") else 0o644)
         for name, data in sorted(files.items())
     }
 

@@ -210,7 +210,14 @@ def _node(node: ObservedNode, probe: NodeProbe, seen: Snapshot | None) -> Iterat
             f"see `roost logs {node.name}`; its certificate may have been refused",
         )  # fmt: skip
     yield from _restarted(node, probe)
-    yield from _sick(node, slots or ())
+    own = [slot for slot in slots or () if _is_of(slot, node)]
+    yield from _sick(node, own)
+    if unmounted := next((slot.unmounted for slot in own if slot.unmounted), ""):
+        yield Finding(
+            "warning", f"jobs cannot mount all data there: {unmounted}", node.name,
+            "jobs that ask for it wait for another executor; `roost up` makes one anew that is to "
+            "have another image or other rights",
+        )  # fmt: skip
     if probe.clock_off is not None and abs(probe.clock_off) > CLOCK_TOLERANCE:
         way = "ahead of" if probe.clock_off > 0 else "behind"
         yield Finding(
@@ -255,9 +262,12 @@ def _restarted(node: ObservedNode, probe: NodeProbe) -> Iterator[Finding]:
     )  # fmt: skip
 
 
-def _sick(node: ObservedNode, slots: tuple[SlotView, ...]) -> Iterator[Finding]:
+def _is_of(slot: SlotView, node: ObservedNode) -> bool:
+    return slot.node.partition(".")[0] == node.name.partition(".")[0]
+
+
+def _sick(node: ObservedNode, own: list[SlotView]) -> Iterator[Finding]:
     """Findings about what becomes of the node's jobs."""
-    own = [slot for slot in slots if slot.node.partition(".")[0] == node.name.partition(".")[0]]
     sick = max(own, key=lambda slot: (slot.sick_since, bool(slot.sick)), default=None)
     if sick is not None and sick.sick:
         since = time.strftime("%H:%M", time.localtime(sick.sick_since))
@@ -275,7 +285,7 @@ def _sick(node: ObservedNode, slots: tuple[SlotView, ...]) -> Iterator[Finding]:
 
 
 def _advertises(node: ObservedNode, slots: tuple[Any, ...]) -> bool:
-    return any(slot.node.partition(".")[0] == node.name.partition(".")[0] for slot in slots)
+    return any(_is_of(slot, node) for slot in slots)
 
 
 def collect(engine: Engine, pool: str) -> Diagnosis:

@@ -16,7 +16,7 @@ from roost_node.vocab import Role
 _SLOT: Final = (
     "Name", "Machine", "State", "Activity", "Cpus", "Memory", "TotalSlotCpus", "TotalSlotMemory",
     "RemoteOwner", "JobId", "PartitionableSlot", "DynamicSlot", "RoostSick", "RoostSickReason",
-    "RoostSickSince", "RoostFailing", "RoostPaused",
+    "RoostSickSince", "RoostFailing", "RoostPaused", "DataMountsProblem",
 )  # fmt: skip
 
 
@@ -67,6 +67,8 @@ class SlotView:
     """When it noticed, in seconds since the epoch."""
     failing: int = 0
     """So many of its node's last jobs failed within seconds, if they are too many."""
+    unmounted: str = ""
+    """Why its node cannot mount all of the pool's `data:`; empty if it can."""
 
     @classmethod
     def of(cls, ad: Ad) -> SlotView:
@@ -86,6 +88,7 @@ class SlotView:
             sick=sickness(ad),
             sick_since=int(number(ad.get("RoostSickSince")) or 0),
             failing=int(number(ad.get("RoostFailing")) or 0),
+            unmounted=str(ad.get("DataMountsProblem") or ""),
         )  # fmt: skip
 
 

@@ -11,7 +11,7 @@ from typing import Any, Final
 
 from roost.ads import Ad, number, sickness
 from roost.queue.jobs import PROJECTION, Job
-from roost_node.vocab import DRAINING, HOLD_DISK, HOLD_KILLED, HOLD_MEMORY
+from roost_node.vocab import DRAINING, HOLD_DATA, HOLD_DISK, HOLD_KILLED, HOLD_MEMORY
 
 #: HoldReasonCode → what usually helps.
 HOLD_ADVICE: Final = {
@@ -62,6 +62,8 @@ _CLAUSES: Final = 6
 _OWN_ADVICE: Final = {
     HOLD_KILLED: "`roost doctor` says where memory was used up; raise request_memory, then release "
                  "it; if it means to end so, submit it with `+RoostKeepKilled = True`",
+    HOLD_DATA: "its data could not be mounted, or not all be written: release it when the cause is "
+               "gone",
     HOLD_MEMORY: "raise request_memory (`condor_qedit ID RequestMemory MIB`), then release it",
     HOLD_DISK: "raise request_disk (`condor_qedit ID RequestDisk KIB`), then release it",
 }  # fmt: skip
@@ -166,7 +168,7 @@ def explain(ad: Ad, facts: Facts) -> tuple[str, ...]:  # noqa: PLR0911 - one per
             return ("its state is one that roost does not know",)
 
 
-def _idle(ad: Ad, facts: Facts, now: float) -> tuple[str, ...]:  # noqa: PLR0911 - one per cause
+def _idle(ad: Ad, facts: Facts, now: float) -> tuple[str, ...]:  # noqa: PLR0911, PLR0912 - one per cause
     later = number(ad.get("DeferralTime")) or 0
     if later - (number(ad.get("DeferralPrepTime")) or 300) > now:
         return (f"it asked not to start before {_moment(later)} (deferral_time), "
@@ -181,6 +183,8 @@ def _idle(ad: Ad, facts: Facts, now: float) -> tuple[str, ...]:  # noqa: PLR0911
                 "`roost doctor` if there should be one",)  # fmt: skip
     if too_large := _too_large(ad, machines):
         return too_large
+    if unmounted := _unmounted(ad, machines):
+        return (unmounted,)
     if unmet := _unmet(facts.conditions, len(machines)):
         return unmet
     large = [slot for slot in machines if _fits(ad, slot, free=False)]
@@ -236,6 +240,25 @@ def _queue_before(facts: Facts) -> str:
         return ""
     share = ", who get their share by priority (`condor_userprio`)" if others else ""
     return f"; idle jobs that may come before it: {told}{share}"
+
+
+def _unmounted(ad: Ad, machines: Sequence[Ad]) -> str:
+    """The data that it asks for, if no executor can mount all of that."""
+    asked = _names(ad.get("RoostMounts"))
+    if not asked and "HasDataMounts" not in str(ad.get("Requirements", "")):
+        return ""  # it asks for none
+    able = [_names(slot.get("DataMountNames")) for slot in machines if slot.get("HasDataMounts")]
+    if any(asked <= names for names in able):
+        return ""
+    nowhere = sorted(asked - set().union(*able))
+    what = ", ".join(nowhere) or (f"all of {', '.join(sorted(asked))}" if asked else "data")
+    problems = sorted({str(said) for slot in machines if (said := slot.get("DataMountsProblem"))})
+    why = f": {'; '.join(problems[:_CLAUSES])}" if problems else ""
+    return f"no executor can mount {what}{why}"
+
+
+def _names(text: Any) -> set[str]:
+    return {name.strip() for name in str(text or "").split(",") if name.strip()}
 
 
 def _unmet(clauses: Sequence[tuple[int, str]], slots: int) -> tuple[str, ...]:
@@ -418,7 +441,8 @@ def ahead(answer: str, owner: str) -> tuple[int, int]:
 #: What `explain` reads of a slot.
 SLOT: Final = (
     "Name", "Machine", "State", "Start", "PartitionableSlot", "DynamicSlot", "Draining",
-    DRAINING, "RoostSick", "RoostSickReason", "RoostPaused",
+    DRAINING, "RoostSick", "RoostSickReason", "RoostPaused", "HasDataMounts", "DataMountNames",
+    "DataMountsProblem",
     *(name for resource in _RESOURCES for name in (resource.total, resource.free)),
 )  # fmt: skip
 #: What it reads of the negotiator, of the schedd and of who uses how much.
@@ -431,7 +455,7 @@ WHY: Final = (
     *PROJECTION, "HoldReasonSubCode", "VacateReason", "NumShadowStarts", "LastMatchTime",
     "LastRejMatchTime", "LastRejMatchReason", "DeferralTime", "DeferralPrepTime", "AcctGroup",
     "AccountingGroup", "JobPrio", "Requirements", "ConcurrencyLimits",
-    *(resource.request for resource in _RESOURCES),
+    "RoostMounts", *(resource.request for resource in _RESOURCES),
 )  # fmt: skip
 
 
@@ -450,7 +474,8 @@ def alike(ads: Sequence[Ad]) -> list[list[Ad]]:
                 key += (
                     *(str(ad.get(resource.request)) for resource in _RESOURCES),
                     *(str(ad.get(name)) for name in ("Requirements", "DeferralTime", "AcctGroup",
-                                                     "ConcurrencyLimits", "LastRejMatchReason")),
+                                                     "ConcurrencyLimits", "RoostMounts",
+                                                     "LastRejMatchReason")),
                     bool(ad.get("NumShadowStarts")),
                 )  # fmt: skip
             case _:

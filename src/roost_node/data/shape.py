@@ -8,8 +8,8 @@ The module of type `x` is `roost_node.data.types.x`, and has
     def server(request: Request) -> Server: ...
     def unwritten(request: Request) -> str: ...     optional: see below
 
-`server` says what to run and changes nothing but files in `request.work`. It raises Refused, with
-the end of a sentence, for what cannot be mounted: the job is held with it.
+`server` says what to run and changes nothing but files in `request.work` and `request.disk`. It
+raises Refused, with the end of a sentence, for what cannot be mounted: the job is held with it.
 
 The server is started as the job's user, without capabilities, in the job's mount namespace, and is
 either handed the mount or asks for it:
@@ -75,6 +75,8 @@ class Request:
     token: Path | None = None
     """HTCondor's file of the job's credential, `_CONDOR_CREDS/SERVICE.use`; its JSON has the secret
     in `access_token`."""
+    disk: Path = Path("/nonexistent")
+    """The same in the sandbox, for what is large: a cache. It counts as the job's disk."""
 
 
 @dataclass(frozen=True)
@@ -86,6 +88,8 @@ class Server:
     """Beside PATH and HOME, which is `work`."""
     opens: bool = False
     """It mounts by itself, by way of `fusermount3`."""
+    source: Path | None = None
+    """No server: the directory of the node that is shown. `argv` is empty."""
 
 
 class Type(Protocol):
