@@ -11,6 +11,7 @@
 and, without TLS, because it is signed itself and every node asks for it every 20 s:
 
     GET  /v1/notice what the master announced last (notice.py)
+    GET  /v1/address    from which address the master is asked: a node behind NAT learns that so
 
 Anybody may connect, so everything is bounded: connections, bytes, time, requests an address. Most
 pools never admit anybody by this door: what costs memory (TLS, certificates: 19 MiB) is loaded when
@@ -206,8 +207,12 @@ class _Door:
     def _told(self, method: str, path: str, address: str) -> tuple[int, bytes]:
         if not self._in_time(address):
             raise _Refusal(429, "too many requests from this address; ask again later")
+        if (method, path) == ("GET", "/v1/address"):
+            return 200, address.encode()
         if (method, path) != ("GET", "/v1/notice"):
-            raise _Refusal(404, "there is GET /v1/notice here; all else takes TLS")
+            raise _Refusal(
+                404, "there are GET /v1/notice and GET /v1/address here; all else takes TLS"
+            )
         try:
             return 200, (self._state / MASTERS_NOTICE).read_bytes()
         except FileNotFoundError:

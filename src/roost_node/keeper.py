@@ -79,11 +79,14 @@ class Keeper:
         self._news = True
 
 
-def fetch(address: str, port: int = ADMIT_PORT) -> bytes:
-    """The master's notice, unjudged; empty if it has none. Raises OSError."""
+def fetch(address: str, port: int = ADMIT_PORT, path: str = "/v1/notice") -> bytes:
+    """The master's notice, or what else it says to everybody, unjudged; empty if it has none.
+
+    Raises OSError.
+    """
     until = time.monotonic() + 5
     with socket.create_connection((address, port), timeout=5) as there:
-        there.sendall(b"GET /v1/notice HTTP/1.0\r\n\r\n")
+        there.sendall(f"GET {path} HTTP/1.0\r\n\r\n".encode())
         said = b""
         while time.monotonic() < until and len(said) < _LARGEST:
             chunk = there.recv(65536)

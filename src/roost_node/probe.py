@@ -97,7 +97,7 @@ def main(argv: Sequence[str]) -> int:
 def about(role: Role, node: str, masters: str) -> Json:
     """What this node says of itself."""
     told = _first_line(_TOLD[role])
-    table = connections()
+    table = connections(where(told)[1])
     return {
         "role": role,
         "node": node,
@@ -113,10 +113,10 @@ def about(role: Role, node: str, masters: str) -> Json:
     }
 
 
-def address_of(sinful: str) -> str:
-    """The address in HTCondor's `<address:port?…>`; empty if there is none."""
-    match = re.match(r"<\[?([0-9A-Fa-f.:]+)\]?:\d+[?>]", sinful)
-    return match[1] if match else ""
+def where(sinful: str) -> tuple[str, int]:
+    """Address and port in HTCondor's `<address:port?…>`; no address if there is none."""
+    match = re.match(r"<\[?([0-9A-Fa-f.:]+)\]?:(\d+)[?>]", sinful)
+    return (match[1], int(match[2])) if match else ("", CONDOR_PORT)
 
 
 def certificate(state: Path) -> Json:
@@ -150,16 +150,16 @@ class Connections:
     """From which address here one goes to that port where."""
 
 
-def connections() -> Connections:
-    """The kernel's table, IPv4 and IPv6."""
+def connections(own: int = CONDOR_PORT) -> Connections:
+    """The kernel's table, IPv4 and IPv6. `own` is HTCondor's port here; masters have the usual."""
     found = Connections()
     for table in ("/proc/net/tcp", "/proc/net/tcp6"):
         for line in _text(table).splitlines()[1:]:
             _, local, remote, state, *_ = line.split()
             (here, port), (there, its) = _endpoint(local), _endpoint(remote)
-            if state == _LISTEN and port == CONDOR_PORT:
+            if state == _LISTEN and port == own:
                 found.listens = True
-            if state == _ESTABLISHED and port == CONDOR_PORT:
+            if state == _ESTABLISHED and port == own:
                 found.peers.add(there)
             if state == _ESTABLISHED and its == CONDOR_PORT:
                 found.calls.add((here, there))
@@ -193,12 +193,13 @@ def _first_line(path: str) -> str:
 def reach(target: Mapping[str, Any]) -> Json:
     """How this node reaches `target`: its name, a round trip, its ports, its daemon."""
     address, *others = target["addresses"]
+    port = where(target["daemon"])[1]
     said: Json = {
         "node": target["node"],
         "address": address,
         "name": resolve(target["name"]),
         "ping": ping(address),
-        "condor_port": connect(address, CONDOR_PORT),
+        "condor_port": connect(address, port),
         "admit_port": connect(address, ADMIT_PORT) if target["admits"] else None,
         "others": {},
         "mtu": mtu(address, target["mtu"]),
@@ -206,10 +207,10 @@ def reach(target: Mapping[str, Any]) -> Json:
     }
     if said["ping"].get("how") != "icmp" and "ms" in said["condor_port"]:
         said["ping"] = {"how": "tcp", "ms": [
-            said["condor_port"]["ms"], *_round_trips(address, _ECHOES - 1)
+            said["condor_port"]["ms"], *_round_trips(address, port)
         ]}  # fmt: skip
     if "ms" not in said["condor_port"]:
-        said["others"] = {other: connect(other, CONDOR_PORT) for other in others}
+        said["others"] = {other: connect(other, port) for other in others}
     daemon = target["daemon"]
     if daemon and ("ms" in said["condor_port"] or "CCBID=" in daemon):
         said["levels"] = condor_ping(daemon, target["levels"])
@@ -251,8 +252,9 @@ def _since(began: float) -> float:
     return round((time.monotonic() - began) * 1000, 3)
 
 
-def _round_trips(address: str, count: int) -> list[float]:
-    return [said["ms"] for _ in range(count) if "ms" in (said := connect(address, CONDOR_PORT))]
+def _round_trips(address: str, port: int) -> list[float]:
+    tries = (connect(address, port) for _ in range(_ECHOES - 1))
+    return [said["ms"] for said in tries if "ms" in said]
 
 
 def ping(address: str) -> Json:
@@ -307,7 +309,7 @@ def mtu(address: str, theirs: int) -> Json:
     )
     try:
         with socket.socket(socket.AF_INET6 if v6 else socket.AF_INET, socket.SOCK_DGRAM) as udp:
-            udp.connect((address, CONDOR_PORT))
+            udp.connect((address, CONDOR_PORT))  # nothing is sent
             own = udp.getsockopt(level, ask)
         most = min(own, theirs or own)
         with _echo_socket(address) as icmp:

@@ -15,7 +15,6 @@ from roost_node.space import BALLAST
 from roost_node.vocab import (
     ACCOUNTS,
     CA_CERT,
-    CONDOR_PORT,
     EXECUTE_DIR,
     HISTORY,
     HOLD_DATA,
@@ -97,6 +96,7 @@ def _common(settings: Settings, facts: Facts) -> str:
         for knob, value in (
             ("CCB_ADDRESS", settings.ccb_address),
             ("PRIVATE_NETWORK_NAME", settings.private_network),
+            ("TCP_FORWARDING_HOST", settings.forward),
         )
         if value
     )
@@ -118,7 +118,7 @@ LOG = {LOG_DIR}
 {optional}
 # --- one port, and no more files than the container may open ---------------------------------
 USE_SHARED_PORT = True
-SHARED_PORT_PORT = {CONDOR_PORT}
+SHARED_PORT_PORT = {settings.port}
 # HTCondor's daemons die when a limit asks for more than the container's.
 {capped}
 # HTCondor 25 ends a connection whose other end has vanished without a word 25 s after this; with

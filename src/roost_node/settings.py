@@ -14,6 +14,7 @@ from typing import Final, NoReturn
 
 from roost_node.errors import BadInput
 from roost_node.vocab import (
+    CONDOR_PORT,
     DEFAULT_POOL,
     LEASE,
     MAX_LEASE,
@@ -78,6 +79,10 @@ class Settings:
     users: tuple[User, ...] = ()
     ccb_address: str = ""
     private_network: str = ""
+    forward: str = ""
+    """The address at which others find this node: its engine or a router forwards it here."""
+    port: int = CONDOR_PORT
+    """HTCondor's port here, and there."""
     token_file: Path | None = None
     certificates: float | None = None
     """How long the certificates that this master issues are good, in seconds."""
@@ -123,6 +128,8 @@ def _parser() -> _Parser:
         help="file that holds the password of the -u before it")  # fmt: skip
     add("-C", dest="ccb", metavar="ADDRESS", default="", help="CCB address")
     add("-P", dest="private", metavar="NAME", default="", help="private network name")
+    add("--forward", metavar="ADDRESS[:PORT]", default="",
+        help="where others reach this node: a published port is the same inside")  # fmt: skip
     add("-S", "--join-token", dest="token", metavar="FILE", help="join token: admitted at once")
     add("--peer", metavar="MASTER2", help="the pool's other master (master only)")
     add("--name", metavar="NODE", help="this node's name, where that is not its host name")
@@ -159,6 +166,9 @@ def parse(argv: Sequence[str], *, hostname: str | None = None) -> Settings:
         raise BadInput(
             f"--pool {args.pool!r} is not a pool's name; use up to 32 of a-z, 0-9 and '-'"
         )
+    forward, port = _forward(args.forward)
+    if role == "master" and port != CONDOR_PORT:
+        raise BadInput(f"--forward: every node looks for its master at port {CONDOR_PORT}")
     return Settings(
         role=role,
         node=node,
@@ -170,6 +180,8 @@ def parse(argv: Sequence[str], *, hostname: str | None = None) -> Settings:
         users=users,
         ccb_address=_knob(args.ccb, "-C"),
         private_network=_knob(args.private, "-P"),
+        forward=forward,
+        port=port,
         token_file=Path(args.token) if args.token else None,
         certificates=_lifetime(args.certificates, role),
         cpus=_cpus(args.cpus),
@@ -202,6 +214,22 @@ def masters(text: str, flag: str) -> tuple[str, str]:
     if found[0] == found[1]:
         raise BadInput(f"{flag} {text!r} names one master twice; name each once")
     return found
+
+
+def _forward(text: str) -> tuple[str, int]:
+    """`host:port` or `host` of --forward; the port is HTCondor's own if it names none."""
+    match = re.fullmatch(r"(\[[^]]*\]|[^:]*)(?::([0-9]{1,5}))?", text)
+    if text and (match is None or not match[1]):
+        raise BadInput(
+            f"--forward {text!r} is not an address; write it as in `--forward 192.0.2.1` or "
+            "`--forward 192.0.2.1:9620`"
+        )
+    if not text or match is None:
+        return "", CONDOR_PORT
+    port = int(match[2] or CONDOR_PORT)
+    if not 0 < port < 65536:
+        raise BadInput(f"--forward {text!r}: {port} is not a port; give one from 1 to 65535")
+    return _address(match[1], "--forward"), port
 
 
 def _second(text: str, flag: str) -> str:

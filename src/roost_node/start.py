@@ -10,13 +10,24 @@ import subprocess
 import time
 import urllib.error
 import urllib.request
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, Final, cast
 
-from roost_node import drain, files, limits, logs, pace, roles, settings, supervisor, whereabouts
+from roost_node import (
+    drain,
+    files,
+    limits,
+    logs,
+    own_address,
+    pace,
+    roles,
+    settings,
+    supervisor,
+    whereabouts,
+)
 from roost_node.errors import BadInput, NodeError
 from roost_node.settings import Settings
 from roost_node.vocab import (
@@ -62,7 +73,13 @@ def node(argv: Sequence[str]) -> int:
     Path(SUPERVISED).unlink(missing_ok=True)  # an earlier start's, where /run outlives it
     _add_configuration(wanted)
     keys = _text(wanted.authorized_keys, "-k") if wanted.authorized_keys else ""
-    logs.say(_announcement(wanted), as_json=as_json)
+
+    def say(line: str) -> None:
+        logs.say(line, as_json=as_json)
+
+    say(_announcement(wanted))
+    first = own_address.wait(say)[0]
+    own_address.know_own_name(socket.gethostname(), first.address, say)
     if wanted.role == "submit":
         _restore_users()
     for user in wanted.users:
@@ -76,12 +93,23 @@ def node(argv: Sequence[str]) -> int:
     _configure(wanted, facts)
     found = _find_masters(wanted)
     certificates = {_masters(wanted)[0]: facts.master_name}
+    _place(wanted, next(iter(found.values())), say)
     own = wanted.node if wanted.role == "master" and wanted.second else ""
     whereabouts.write(
         whereabouts.configuration(_masters(wanted), found, certificates, own=own, known=found)
     )
     _replace_by_supervisord(wanted, certificates, found, own)
     return 0
+
+
+def _place(wanted: Settings, master: str, say: Callable[[str], None]) -> None:
+    """Settle by which of its addresses others find this node, and whether they can call it."""
+    if wanted.role == "master":
+        own_address.tell("", say)
+        return
+    own_address.tell(master, say)
+    if not wanted.ccb_address and not wanted.forward:
+        own_address.follow_nat(wanted.role, master, say)
 
 
 def _retold(wanted: Settings) -> Settings:
@@ -430,10 +458,8 @@ def _find_masters(wanted: Settings) -> dict[str, str]:
         reasons = []
         for name in names:
             try:
-                address = whereabouts.addresses(name)[0]
-                if _must_wait(wanted.role):
-                    socket.create_connection((address, CONDOR_PORT), timeout=5).close()
-                found[name] = address
+                known = whereabouts.addresses(name)
+                found[name] = _answering(known) if _must_wait(wanted.role) else known[0]
             except socket.gaierror:
                 reasons.append("its name does not resolve yet")
             except OSError as error:
@@ -451,6 +477,15 @@ def _find_masters(wanted: Settings) -> dict[str, str]:
                 as_json=wanted.json_logs,
             )
         time.sleep(_LOOK)
+
+
+def _answering(addresses: Sequence[str]) -> str:
+    """The first of a master's addresses that answers. Raises the last one's OSError."""
+    for address in addresses[:-1]:
+        if whereabouts.reaches(address):
+            return address
+    socket.create_connection((addresses[-1], CONDOR_PORT), timeout=5).close()
+    return addresses[-1]
 
 
 def _replace_by_supervisord(

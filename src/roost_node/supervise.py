@@ -15,7 +15,7 @@ import sys
 import time
 import types
 
-from roost_node import keeper, kills, logs, orphans, patience, sick, space, whereabouts
+from roost_node import keeper, kills, logs, orphans, own_address, patience, sick, space, whereabouts
 from roost_node.vocab import (
     CA_KEY,
     EXECUTE_DIR,
@@ -233,6 +233,8 @@ class _Supervisor(Supervisor):  # type: ignore[misc]
                 self._home.forget()
                 payload.spawn()
         elif address := self._home.moved():
+            master = self.watch.current.get(self._first, "") if self.watch else ""
+            address = own_address.tell(master, self._say) or address
             self._say(f"this node's address is {address} now: HTCondor starts anew there")
             self.settle(address)
             self._anew = True

@@ -14,15 +14,14 @@ disconnect`, `connect`); HTCondor would go on to tell everybody the old one (mea
 
 from __future__ import annotations
 
-import fcntl
 import os
 import re
 import socket
-import struct
 import threading
 from contextlib import suppress
 from types import MappingProxyType
 
+from roost_node.interfaces import interfaces
 from roost_node.vocab import CONDOR_PORT, LOG_DIR
 
 TYPE_CHECKING = False  # supervisord's process imports this: typing would cost every node a MiB
@@ -34,8 +33,6 @@ if TYPE_CHECKING:
 TOLD: Final = f"{LOG_DIR}/.master_address"
 #: How often in a row an address must be found gone.
 _LOOKS: Final = 2
-#: Linux' number of the question for an interface's address.
-_SIOCGIFADDR: Final = 0x8915
 CONFIG: Final = "/etc/condor/config.d/20-master.conf"
 #: Seconds to reach a master: where nothing answers at all, its host is gone or cut off.
 _REACH: Final = 3.0
@@ -122,17 +119,8 @@ def reaches(address: str, within: float = _REACH) -> bool:
 
 
 def here() -> list[str]:
-    """This node's own IPv4 addresses, but those that only itself can reach."""
-    found = []
-    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as asked:
-        for _, name in socket.if_nameindex():
-            request = struct.pack("256s", name.encode()[:15])
-            try:
-                answer = fcntl.ioctl(asked, _SIOCGIFADDR, request)
-            except OSError:
-                continue  # it has none
-            found.append(socket.inet_ntoa(answer[20:24]))
-    return [address for address in found if not address.startswith("127.")]
+    """This node's own addresses, but those that only itself can reach."""
+    return [each.address for each in interfaces()]
 
 
 def is_here(address: str) -> bool:

@@ -18,14 +18,14 @@ from roost_node.vocab import CONDOR_PORT
 @pytest.mark.parametrize(
     ("sinful", "address"),
     [
-        ("<10.0.0.2:9618?addrs=10.0.0.2-9618&alias=lab>", "10.0.0.2"),
-        ("<[fd00::2]:9618?addrs=[fd00--2]-9618>", "fd00::2"),
-        ("<10.0.0.2:9618>", "10.0.0.2"),
-        ("", ""),
+        ("<10.0.0.2:9618?addrs=10.0.0.2-9618&alias=lab>", ("10.0.0.2", 9618)),
+        ("<[fd00::2]:9620?addrs=[fd00--2]-9620>", ("fd00::2", 9620)),
+        ("<10.0.0.2:9618>", ("10.0.0.2", 9618)),
+        ("", ("", 9618)),
     ],
 )
-def test_the_address_that_is_told(sinful: str, address: str) -> None:
-    assert probe.address_of(sinful) == address
+def test_the_address_that_is_told(sinful: str, address: tuple[str, int]) -> None:
+    assert probe.where(sinful) == address
 
 
 @pytest.mark.parametrize(

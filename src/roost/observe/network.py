@@ -11,7 +11,8 @@ from dataclasses import dataclass, field
 from typing import Any, Final, NamedTuple
 
 from roost.observe.doctor import CLOCK_TOLERANCE, Finding, Severity
-from roost_node.vocab import ADMIT_PORT, CONDOR_PORT, Role
+from roost_node.probe import where
+from roost_node.vocab import ADMIT_PORT, Role
 
 #: What each role needs of each other's daemon, in HTCondor's words. (An executor's and an access
 #: point's sessions for a job come with the match; that they know each other is what counts.)
@@ -368,15 +369,16 @@ def _no_admission(pair: Pair) -> _Cause:
 
 def _closed(pair: Pair, to: Place) -> _Cause:
     """Why HTCondor's port cannot be reached at a node that has one address and runs."""
-    where = f"TCP {CONDOR_PORT} of {pair.address}"
-    let = f"let TCP {CONDOR_PORT} pass between the nodes"
+    port = where(to.told)[1]
+    at = f"TCP {port} of {pair.address}"
+    let = f"let TCP {port} pass between the nodes"
     if not to.listens:
-        what = f"nothing listens on {where}: HTCondor does not run there"
+        what = f"nothing listens on {at}: HTCondor does not run there"
         let = f"see `roost logs {to.node}`"
     elif pair.port == "refused":
-        what = f"{where} is refused, though HTCondor listens there: a firewall rejects it"
+        what = f"{at} is refused, though HTCondor listens there: a firewall rejects it"
     elif pair.port == "timeout" and pair.ping is not None:
-        what = f"{where} does not answer, though the host does: a firewall drops it"
+        what = f"{at} does not answer, though the host does: a firewall drops it"
     elif pair.port == "unreachable":
         what = f"there is no route to {pair.address}"
         let = "put both on one network, or have routers know the way in both directions"

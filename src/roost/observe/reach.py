@@ -13,7 +13,7 @@ from roost.engines.base import Engine
 from roost.errors import PoolNotFound, RoostError
 from roost.observe.network import LEVELS, NetworkReport, Pair, Place, judge, pair, place
 from roost.plan import ObservedNode
-from roost_node.probe import address_of
+from roost_node.probe import where
 
 #: Executors that are tried: each is asked about the others, and they about it.
 MOST: Final = 32
@@ -49,7 +49,7 @@ def examine_network(engine: Engine, pool: str) -> NetworkReport:
 
         first = every({node: [] for node in asked})
         places = {
-            name: place(said, off, address_of(said["told"])) for name, (said, off) in first.items()
+            name: place(said, off, where(said["told"])[0]) for name, (said, off) in first.items()
         }
         second = every({
             node: [_target(places[node.name], to) for to in _others(places[node.name], places)]
