@@ -84,6 +84,8 @@ class Change:
                 self._await_ready(target, before, fresh)
             if not todo:
                 self._await_ready(target, before, fresh)
+            if previous is None or previous.submit.users != wanted.submit.users:
+                tell.users(self.engine, self.name, wanted.submit.users, fresh)
             tell.size(self.engine, self.name, wanted.executors, before, fresh)
             stage = ()
             if fresh and wanted.executors:

@@ -13,15 +13,15 @@ from collections.abc import Callable, Collection, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass, replace
-from typing import Any, Final
+from typing import Any
 
+from roost import inside
 from roost._run import Completed
 from roost.engines.base import Engine
 from roost.errors import BadInput, PoolNotReady, RoostError
 from roost.plan import ObservedNode
 from roost.security import PoolKeys, Secret
 from roost_node import pki, tokens
-from roost_node.errors import BadInput as NodeBadInput
 from roost_node.vocab import (
     ADMIT_PORT,
     CONDOR_PORT,
@@ -32,9 +32,6 @@ from roost_node.vocab import (
     identity,
     second_master,
 )
-
-#: How long the master may take to answer, in seconds.
-_PATIENCE: Final = 60.0
 
 
 @dataclass(frozen=True)
@@ -255,7 +252,9 @@ class Members:
 
         def look(node: ObservedNode) -> None:
             with suppress(RoostError):
-                self._engine.exec(node.ref, ["roost-node", "renew", "--look"], timeout=_PATIENCE)
+                self._engine.exec(
+                    node.ref, ["roost-node", "renew", "--look"], timeout=inside.PATIENCE
+                )
 
         with ThreadPoolExecutor(4) as pool:
             list(pool.map(look, there))
@@ -277,14 +276,7 @@ class Members:
         return json.loads(self._ask(*argv).text)
 
     def _ask(self, *argv: str, stdin: bytes = b"") -> Completed:
-        """Run roost-node in the master. Its bad input is BadInput here, in its own words."""
-        master = self._master()
-        done = self._engine.exec(master.ref, ["roost-node", *argv], stdin=stdin, timeout=_PATIENCE)
-        if done.status == 0:
-            return done
-        words = [line for line in done.stderr.splitlines() if line.strip()] or ["it said nothing"]
-        sentence = words[-1].removeprefix("roost-node: ").removeprefix(f"roost-node {argv[0]}: ")
-        raise (BadInput if done.status == NodeBadInput.exit_code else RoostError)(sentence)
+        return inside.ask(self._engine, self._master().ref, *argv, stdin=stdin)
 
 
 def _role(name: str) -> str:

@@ -244,18 +244,19 @@ def plan(spec: PoolSpec, keys: Keys, *, standing: Collection[str] = ()) -> Plan:
         cpus: float | None,
         memory: int | None,
         mounts: tuple[Mount, ...] = (),
+        told: Sequence[str] = (),
     ) -> Node:
         extra = ("-c", f"{STATE_DIR}/{EXTRA_CONFIG}") if spec.config else ()
-        told = data if role != "master" else ""
-        if told:
+        known = data if role != "master" else ""
+        if known:
             extra = (*extra, "--data", f"{STATE_DIR}/{DATA}")
         executes = role == "execute"
 
-        def args(*masters: str) -> tuple[str, ...]:
+        def args(*masters: str, told: Sequence[str] = ()) -> tuple[str, ...]:
             address = () if role == "master" else (",".join(masters),)
-            return (ROLE_FLAG[role], *address, *options, *extra)
+            return (ROLE_FLAG[role], *address, *told, *options, *extra)
 
-        # What a node's masters are, it is told in place: for that it is not made anew.
+        # What a node's masters and users are, it is told in place: for that it is not made anew.
         bare = Node(
             name, role, group, spec.image_name, args(master), network, {}, cpus, memory,
             mounts, binds if executes else (), _confined(role, cpus, mounts, bool(data)),
@@ -263,32 +264,34 @@ def plan(spec: PoolSpec, keys: Keys, *, standing: Collection[str] = ()) -> Plan:
         labels = owned | {
             LABEL_ROLE: role,
             LABEL_GROUP: group,
-            LABEL_SPEC: _fingerprint(bare, spec.config, told),
+            LABEL_SPEC: _fingerprint(bare, spec.config, known),
         }
         files = dict(keys.node_files(role, name))
         if spec.config:
             files[EXTRA_CONFIG] = Secret(spec.config.encode())
-        if told:
-            files[DATA] = Secret(told.encode())
-        return replace(bare, args=args(*filter(None, (master, second))), labels=labels, files=files)
+        if known:
+            files[DATA] = Secret(known.encode())
+        said = args(*filter(None, (master, second)), told=told)
+        return replace(bare, args=said, labels=labels, files=files)
 
+    public = ("--public-read",) if spec.security.public_read else ()
     master_memory = spec.master.memory or MASTER_MEMORY
     nodes = [
         node("master", "master", master,
-             [*(("--peer", second) if second else ()), *_lifetime(spec)],
+             [*(("--peer", second) if second else ()), *_lifetime(spec), *public],
              spec.master.cpus, master_memory, (Mount(state.name, STATE_DIR),)),
     ]  # fmt: skip
     if second:
         nodes.append(
-            node("master", "master", second, ("--peer", master),
+            node("master", "master", second, ("--peer", master, *public),
                  spec.master.cpus, master_memory)
         )  # fmt: skip
     nodes.append(
         node("submit", "submit", node_name(spec.name, "submit"),
-             [*(word for user in spec.submit.users for word in ("-u", user)),
-              "--lease", str(spec.submit.lease)],
+             ("--lease", str(spec.submit.lease), *public),
              spec.submit.cpus, spec.submit.memory or SUBMIT_MEMORY,
-             (Mount(spool.name, SPOOL_DIR), Mount(home.name, HOME_DIR)))
+             (Mount(spool.name, SPOOL_DIR), Mount(home.name, HOME_DIR)),
+             told=[word for user in spec.submit.users for word in ("-u", user)])
     )  # fmt: skip
     nodes += [
         node("execute", group.name, node_name(spec.name, group.name, index),

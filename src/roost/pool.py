@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, TypeVar
 
-from roost import client, engines, kept, logs, ready, specfile, tell
+from roost import engines, inside, kept, logs, ready, specfile, tell
 from roost._run import Completed
 from roost.apply import apply
 from roost.change import Change
@@ -31,10 +31,10 @@ from roost.plan import Observed, ObservedNode, Ref, everything, leaving, with_jo
 from roost.progress import Progress, Stage, quiet
 from roost.queue import JobResult, Queue, Submitted
 from roost.security import PoolKeys
-from roost.spec import PoolSpec, parse_duration, parse_size
+from roost.spec import PoolSpec, check_user, parse_duration, parse_size
 from roost.specfile import Overrides
-from roost_node import files
-from roost_node.vocab import CONDOR_PORT, DEFAULT_POOL
+from roost.users import Bundle, Users
+from roost_node.vocab import DEFAULT_POOL
 
 if TYPE_CHECKING:
     from roost.work import JobExecutor, Workers
@@ -53,6 +53,20 @@ class Drained:
     """The executors that are gone."""
     vacated: tuple[str, ...]
     """The jobs that were sent back to the queue when the limit was over."""
+
+
+@dataclass(frozen=True)
+class Submitter:
+    """A user of a pool; times are Unix time."""
+
+    name: str
+    account: bool
+    """Whether the access point has an account of that name."""
+    id: str = ""
+    """Of the certificate that was issued last; empty if there is none."""
+    issued: float | None = None
+    expires: float | None = None
+    revoked: float | None = None
 
 
 class Submission:
@@ -263,7 +277,7 @@ class Pool:
             for event in events:
                 progress(event)
         if kept.last(self.name) is not None:
-            self.spec = kept.remember(self.spec, self.observe())
+            self._remember(self.spec)
         executors = sum(node.role == "execute" for node in self.observe().nodes)
         tell.size(self.engine, self.name, executors, before)
         return Drained(self.name, tuple(names), tuple(drainer.vacated))
@@ -354,6 +368,76 @@ class Pool:
         """Those who join it, and those who ask to."""
         return Members(self.engine, self.name, self.observe().nodes, PoolKeys(self.name))
 
+    @property
+    def users(self) -> Users:
+        """Those who may submit, and what they need for it."""
+        return Users(self.engine, self.observe(), PoolKeys(self.name))
+
+    def submitters(self) -> tuple[Submitter, ...]:
+        """Who may submit, or might once, by name."""
+        there = set(self.users.accounts())
+        known = {each.name: each for each in self.members.credentials() if each.role == "user"}
+        return tuple(
+            Submitter(name, name in there, *(
+                (mine.id, mine.issued, mine.expires, mine.revoked)
+                if (mine := known.get(name)) else ()
+            ))
+            for name in sorted(there | set(known))
+        )  # fmt: skip
+
+    def add_user(
+        self,
+        name: str,
+        *,
+        bundle: str | os.PathLike[str] | None = None,
+        expires: float | str | None = None,
+    ) -> Bundle | None:
+        """Let a user submit: an account on the access point, which goes on meanwhile.
+
+        With `bundle` all that the user needs elsewhere is written to that new file, with a key that
+        is nowhere else and a certificate that is good for `expires` (seconds, or text such as
+        `90d`; 30 days by default).
+        """
+        check_user(name)
+        kept.require_keys(self.name)
+        seconds = _seconds(expires, "the certificate's life")
+        users = self.users
+        users.check(name, None if bundle is None else Path(bundle), seconds)
+        tell.users(self.engine, self.name, [name])
+        if name not in self.spec.submit.users:
+            self._remember_users(*self.spec.submit.users, name)
+        return None if bundle is None else users.bundle(name, Path(bundle), seconds)
+
+    def remove_user(self, name: str, *, purge: bool = False) -> None:
+        """Refuse a user from now on: certificate, account and jobs go; `purge`: the files, too.
+
+        A no-op for somebody who is not there.
+        """
+        check_user(name)
+        kept.require_keys(self.name)
+        others = tuple(user for user in self.spec.submit.users if user != name)
+        if not others:
+            raise BadInput(
+                f"{name!r} is the only user of the pool {self.name!r}",
+                advice="add another first: roost user add NAME",
+            )
+        access = self._running(self.access_point.name)
+        known = {each.name for each in self.members.credentials() if each.role == "user"}
+        if name in known - set(PoolKeys(self.name).revoked()):
+            self.members.revoke([name])
+        flags = ["--purge"] if purge else []
+        inside.ask(self.engine, access, "user", "rm", *flags, name, timeout=180)
+        PoolKeys(self.name).drop_user(name)
+        if others != self.spec.submit.users:
+            self._remember_users(*others)
+
+    def _remember_users(self, *names: str) -> None:
+        submit = self.spec.submit.model_copy(update={"users": names})
+        self._remember(self.spec.model_copy(update={"submit": submit}))
+
+    def _remember(self, spec: PoolSpec) -> None:
+        self.spec = kept.remember(spec, self.observe())
+
     # --- what is in it ----------------------------------------------------------------------
 
     def observe(self) -> Observed:
@@ -428,33 +512,7 @@ class Pool:
         """
         who = self._known(user)
         kept.require_keys(self.name)
-        masters = [node for node in self.observe().nodes if node.role == "master"]
-        if not masters:
-            raise PoolNotReady(f"the pool {self.name!r} has no master", advice="run `roost up`")
-        user_files = PoolKeys(self.name).write_user(who)
-        config, schedd = (user_files.key.with_suffix(end) for end in (".conf", ".schedd"))
-        access = self.access_point
-        there = sorted(masters, key=lambda node: (node.state != "running", node.started))
-        there = [node for node in there if node.state == "running"] or there[:1]
-        text = client.configuration(
-            self.name,
-            collectors=[
-                client.sinful(self.engine.endpoint(master.ref, CONDOR_PORT), master.name)
-                for master in there
-            ],
-            schedd_file=schedd,
-            ca=user_files.ca,
-            cert=user_files.certificate,
-            key=user_files.key,
-        )
-        address = client.sinful(
-            self.engine.endpoint(access, CONDOR_PORT), access.name, sock="schedd"
-        )
-        # The bindings want to know the version of what they talk to; it stands in the same file.
-        version = self.engine.exec(self._running(access.name), ["condor_version"]).check().text
-        files.write(schedd, f"{address}\n{version}".encode())
-        files.write(config, text.encode())
-        return {"CONDOR_CONFIG": str(config)}
+        return {"CONDOR_CONFIG": str(self.users.configured(who))}
 
     @staticmethod
     def diagnose(
@@ -494,12 +552,12 @@ def _holder(name: str, engine: str | Engine | None) -> Engine:
     return _engine(engine or (stored.engine if stored else None))
 
 
-def _seconds(limit: float | str | None) -> float | None:
+def _seconds(limit: float | str | None, what: str = "the limit") -> float | None:
     """A limit as seconds; None if there is none. Raises BadInput."""
     try:
         seconds = parse_duration(limit) if isinstance(limit, str) else limit
     except ValueError as error:
-        raise BadInput(f"the limit {error}") from None
+        raise BadInput(f"{what} {error}") from None
     if seconds is not None and not seconds >= 0:
-        raise BadInput(f"the limit is {seconds}, less than nothing; write it as 60s, 5min or 1h")
+        raise BadInput(f"{what} is {seconds}, less than nothing; write it as 60s, 5min or 1h")
     return seconds

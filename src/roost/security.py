@@ -117,7 +117,7 @@ class PoolKeys:
                 ),
                 NODE_KEY: key,
             }
-            self._not_revoked(identity(role, node))
+            self.require_not_revoked(identity(role, node))
             self._record(role, content[NODE_CERT])
             if role == "master" and node != second_master(self.pool):
                 content[CA_KEY] = ca_key
@@ -137,11 +137,21 @@ class PoolKeys:
         paths = self.write_user(name)
         return {path.name: Secret(path.read_bytes()) for path in vars(paths).values()}
 
+    def issue_user(self, name: str, days: float = pki.USER_DAYS) -> tuple[bytes, bytes, Secret]:
+        """CA, certificate and key for a user elsewhere; no copy of the key stays here."""
+        with self._authority() as (ca_key, ca_cert):
+            pki.check_user(name)
+            self.require_not_revoked(name)
+            key = pki.new_key()
+            certificate = pki.sign_user(ca_key, ca_cert, pki.public_key(key), name, days=days)
+            self._record("user", certificate)
+        return ca_cert, certificate, Secret(key)
+
     def write_user(self, name: str) -> UserFiles:
         """A user's certificate and key under `users/`, made or renewed where that is needed."""
         with self._authority() as (ca_key, ca_cert):
             pki.check_user(name)
-            self._not_revoked(name)
+            self.require_not_revoked(name)
             users = self.directory / "users"
             users.mkdir(mode=0o700, exist_ok=True)
             found = UserFiles(
@@ -156,6 +166,12 @@ class PoolKeys:
                 files.write(found.certificate, certificate, 0o644)
                 self._record("user", certificate)
         return found
+
+    def drop_user(self, name: str) -> None:
+        """Remove what `write_user` and `roost env` keep for a user; a no-op if there is nothing."""
+        with self._authority():
+            for path in (self.directory / "users").glob(f"{pki.check_user(name)}.*"):
+                path.unlink()
 
     # --- who has what -----------------------------------------------------------------------
 
@@ -188,7 +204,8 @@ class PoolKeys:
         except FileNotFoundError:
             return ()
 
-    def _not_revoked(self, name: str) -> None:
+    def require_not_revoked(self, name: str) -> None:
+        """Raises BadInput for an identity for which nothing is issued."""
         if name in self.revoked():
             raise BadInput(
                 f"{name} is revoked in the pool {self.pool!r}",

@@ -147,6 +147,19 @@ def _free_user(name: str) -> str:
     return name
 
 
+def check_user(name: str) -> str:
+    """`name`, if a user of a pool may have it. Raises BadInput."""
+    if not re.fullmatch(USER_PATTERN, name):
+        raise BadInput(
+            f"{name!r} is not a user's name",
+            advice="use up to 31 lower-case letters, digits, _ and -, a letter or _ first",
+        )
+    try:
+        return _free_user(name)
+    except ValueError as error:
+        raise BadInput(f"the user {error}") from None
+
+
 def _fit_network(name: str) -> str:
     if name in UNFIT_NETWORKS:
         raise ValueError(
@@ -263,8 +276,10 @@ class Network(_Part):
 
 
 class Security(_Part):
-    """What the pool's certificates are like."""
+    """Who may read the pool, and what its certificates are like."""
 
+    public_read: Annotated[bool, Field(strict=True)] = False
+    """Whether everybody who reaches the collector and the schedd may read, without an identity."""
     certificates: Annotated[Duration, _within(60, 366 * 86400)] = CERTIFICATES
     """How long a node's certificate is good; it renews itself after two thirds of that."""
 
@@ -342,7 +357,7 @@ class PoolSpec(_Part):
     execute: tuple[Execute, ...] = (Execute(),)
     """The groups of executors."""
     security: Security = Security()
-    """What the pool's certificates are like."""
+    """Who may read the pool, and what its certificates are like."""
     network: Network = Network()
     """The network that the pool's containers share."""
     data: Mapping[Name, DataEntry] = {}

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Sequence
 
+from roost import inside
 from roost.engines.base import Engine
 from roost.fit import made_anew
 from roost.plan import Observed, Plan, Ref, Retire, Step
@@ -22,6 +23,13 @@ def masters(engine: Engine, target: Plan, before: Observed, steps: Sequence[Step
         if node.role != "master" and node.name in stayed:
             argv = ["roost-node", "masters", names]
             engine.exec(Ref("node", node.name), argv, timeout=60).check()
+
+
+def users(engine: Engine, pool: str, names: Sequence[str], fresh: Collection[str] = ()) -> None:
+    """Have an account for each of these on the access point, unless it is `fresh`."""
+    for node in engine.observe(pool).nodes:
+        if node.role == "submit" and node.name not in fresh:
+            inside.ask(engine, node.ref, "user", "add", *names)
 
 
 def size(

@@ -125,6 +125,12 @@ def _probe(argv: Sequence[str]) -> int:
     return probe.main(argv)
 
 
+def _user(argv: Sequence[str]) -> int:
+    from roost_node import accounts, start
+
+    return accounts.main(argv, start.who()[0])
+
+
 _SUBCOMMANDS: Final[dict[str, Callable[[Sequence[str]], int]]] = {
     "health": _health,
     "approve": _approve,
@@ -138,6 +144,7 @@ _SUBCOMMANDS: Final[dict[str, Callable[[Sequence[str]], int]]] = {
     "drain": _drain,
     "masters": _masters,
     "probe": _probe,
+    "user": _user,
     # Run by supervisord:
     "admit": _admit,
     "greet": _greet,

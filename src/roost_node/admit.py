@@ -27,7 +27,6 @@ import threading
 import time
 from collections import Counter
 from collections.abc import Callable
-from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
@@ -45,6 +44,11 @@ Say = Callable[[str], None]
 
 MAX_HEAD: Final = 4 * 1024
 MAX_BODY: Final = 16 * 1024
+
+#: Seconds between two lines of the log about refusals of one address: knocking is cheaper.
+_QUIET: Final = 60.0
+#: Addresses that are remembered.
+_ADDRESSES: Final = 4096
 
 
 @dataclass(frozen=True)
@@ -134,7 +138,7 @@ class _Door:
         self._opening = threading.Lock()
         self._inside: Counter[str] = Counter()
         self._buckets: dict[str, tuple[float, float]] = {}
-        self._warned = float("-inf")
+        self._warned: dict[str, float] = {}
 
     def _open(self) -> tuple[ssl.SSLContext, Admissions]:
         """What TLS and decisions need, with the certificate that the master has now."""
@@ -169,9 +173,7 @@ class _Door:
                 self._inside[address] += 1
         if not room:
             connection.close()
-            if time.monotonic() - self._warned > 60:
-                self._warned = time.monotonic()
-                self._say(f"{address}: hung up on, too many connections")
+            self._refused(address, "hung up on, too many connections")
             return
         threading.Thread(target=self._attend, args=(connection, address), daemon=True).start()
 
@@ -180,8 +182,7 @@ class _Door:
         try:
             with connection:
                 connection.settimeout(self._limits.seconds / 2)
-                # A stranger that speaks no TLS, leaves or dawdles is not worth a line in the log.
-                with suppress(OSError):
+                try:
                     # A TLS connection begins with 0x16.
                     if connection.recv(1, socket.MSG_PEEK) == b"G":
                         self._tell(connection, address, deadline)
@@ -189,6 +190,12 @@ class _Door:
                     context, admissions = self._open()
                     with context.wrap_socket(connection, server_side=True) as tls:
                         self._converse(tls, admissions, address, deadline)
+                except TimeoutError:
+                    self._refused(address, "hung up on, too slow")
+                except OSError as error:
+                    # TLS that did not come about is an OSError with a reason of its own.
+                    if why := getattr(error, "reason", None):
+                        self._refused(address, f"speaks no TLS that counts here ({why})")
         except NodeError as error:
             self._say(f"{address}: cannot be answered: {error}")
         finally:
@@ -202,6 +209,7 @@ class _Door:
             status, body = self._told(*_read_request(connection, deadline)[:2], address)
         except _Refusal as refusal:
             status, body = refusal.status, json.dumps({"error": str(refusal)}).encode()
+            self._refused(address, f"refused, {status}: {refusal}")
         _send(connection, status, body, deadline)
 
     def _told(self, method: str, path: str, address: str) -> tuple[int, bytes]:
@@ -226,6 +234,7 @@ class _Door:
             status, answer = self._route(admissions, *_read_request(tls, deadline), address)
         except _Refusal as refusal:
             status, answer = refusal.status, {"error": str(refusal)}
+            self._refused(address, f"refused, {status}: {refusal}")
         _send(tls, status, json.dumps(answer).encode(), deadline)
 
     def _route(
@@ -251,13 +260,25 @@ class _Door:
             raise _Refusal(500, "the master cannot decide now; its log says why") from None
         return reply.status, reply.body
 
+    def _refused(self, address: str, why: str) -> None:
+        """Log the first refusal of an address in a minute."""
+        now = time.monotonic()
+        with self._lock:
+            if now - self._warned.get(address, float("-inf")) < _QUIET:
+                return
+            self._warned.pop(address, None)
+            if len(self._warned) >= _ADDRESSES:
+                del self._warned[next(iter(self._warned))]
+            self._warned[address] = now
+        self._say(f"{address}: {why}; more within a minute is not logged")
+
     def _in_time(self, address: str) -> bool:
         """Take one request out of the address's bucket, if there is one in it."""
         now = time.monotonic()
         with self._lock:
             left, seen = self._buckets.pop(address, (float(self._limits.burst), now))
             left = min(self._limits.burst, left + (now - seen) * self._limits.rate)
-            if len(self._buckets) >= 4096:
+            if len(self._buckets) >= _ADDRESSES:
                 del self._buckets[next(iter(self._buckets))]
             self._buckets[address] = (max(0.0, left - 1), now)
         return left >= 1

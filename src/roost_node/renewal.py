@@ -207,9 +207,21 @@ def take_up(role: Role, node: str, state: Path, say: Say) -> bool:
         files.write(state / DUE, b"0\n", 0o644)
         files.write(state / CA_CERT, new.ca.encode(), 0o644)
     files.write(state / NOTICE, raw, 0o644)
+    if role == "master" and dropped(before, new):
+        # What it let in may hold its connections for ever: they end with the collector, which is
+        # back in a few seconds.
+        say("the CA of before is dropped: the collector restarts, which ends every session with it")
+        _tool(["condor_restart", "-fast", "-daemon", "collector"])
     if new.revoked != before.revoked:
         _deny(role, node, before, new, state, say)
     return news
+
+
+def dropped(before: Notice, new: Notice) -> bool:
+    """Whether an authority that counted does not count any more."""
+    if not before.ca:
+        return False
+    return bool({*pki.authorities(before.ca.encode())} - {*pki.authorities(new.ca.encode())})
 
 
 def _deny(role: Role, node: str, before: Notice, new: Notice, state: Path, say: Say) -> None:

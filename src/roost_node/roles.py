@@ -169,7 +169,12 @@ TOOL.ALLOW_CLIENT = *
 ALLOW_ADVERTISE_MASTER =
 ALLOW_ADVERTISE_SCHEDD =
 ALLOW_ADVERTISE_STARTD =
+# A session outlives the certificate that began it by so much at most. Stock: a day, 60 s for tools.
+SEC_DEFAULT_SESSION_DURATION = 3600
+TOOL.SEC_DEFAULT_SESSION_DURATION = 60
+SUBMIT.SEC_DEFAULT_SESSION_DURATION = 60
 {administered}\
+{_public_read(settings.role) if settings.public_read else ""}\
 # Every user may read with the reader's identity; the node's own key is root's alone.
 """
 
@@ -178,6 +183,19 @@ _NOT_FROM_AFAR: Final = """\
 # Stock gives the collector a session in which whoever administers it administers this node, too.
 SEC_ENABLE_REMOTE_ADMINISTRATION = False
 """
+
+
+def _public_read(role: Role) -> str:
+    """Who asks for no identity gets none, and what it reads is not encrypted; nobody else loses."""
+    daemon = {"master": "COLLECTOR", "submit": "SCHEDD"}[role]
+    return f"""\
+# Everybody may read, without a certificate and in the clear; that alone.
+{daemon}.SEC_READ_AUTHENTICATION = OPTIONAL
+{daemon}.SEC_READ_ENCRYPTION = OPTIONAL
+{daemon}.SEC_READ_INTEGRITY = OPTIONAL
+{daemon}.ALLOW_READ = *
+"""
+
 
 #: Where roost-node writes the map from certificate to HTCondor identity.
 MAPFILE: Final = "/run/roost/roost.map"

@@ -46,6 +46,7 @@ inside a node:
   roost-node pace N                     match at the pace of a pool of N executors (on the master)
   roost-node masters MASTER[,MASTER2]   the pool has these masters now (not on a master)
   roost-node probe                      how this node reaches others, as JSON: targets on stdin
+  roost-node user add NAME... | rm [--purge] NAME | ls    accounts (on an access point)
 
 exit status: 0 stopped as asked, 2 bad arguments or configuration, 3 the payload failed for good
 """
@@ -95,6 +96,8 @@ class Settings:
     """How long a job may take to end at a stop, in seconds; only an executor's counts."""
     data: Path | None = None
     """The file that says what jobs may mount; not a master's."""
+    public_read: bool = False
+    """Whether whoever reaches the collector or the schedd may read, without an identity."""
     json_logs: bool = False
     health_port: int | None = None
     state_dir: Path = Path(STATE_DIR)
@@ -140,6 +143,7 @@ def _parser() -> _Parser:
     add("--lease", metavar="SECONDS", help="how long a job may be out of touch (with -s)")
     add("--vacate", metavar="SECONDS", help="how long a job may take to end at a stop (with -e)")
     add("--data", metavar="FILE", help="what jobs may mount, as roost writes it (with -s, -e)")
+    add("--public-read", action="store_true", help="let everybody read (not with -e)")
     add("--json-logs", action="store_true", help="logs as JSON lines")
     add("--health-port", metavar="N", help="answer HTTP /health on this port")
     return parser
@@ -162,6 +166,8 @@ def parse(argv: Sequence[str], *, hostname: str | None = None) -> Settings:
         raise BadInput("--vacate is for the jobs of an execution point; it goes with -e MASTER")
     if args.data is not None and role == "master":
         raise BadInput("--data says what jobs may mount; it goes with -s MASTER or -e MASTER")
+    if args.public_read and role == "execute":
+        raise BadInput("--public-read is for what answers for the pool; it goes with -m or -s")
     if not _POOL.match(args.pool):
         raise BadInput(
             f"--pool {args.pool!r} is not a pool's name; use up to 32 of a-z, 0-9 and '-'"
@@ -189,6 +195,7 @@ def parse(argv: Sequence[str], *, hostname: str | None = None) -> Settings:
         lease=_lease(args.lease),
         vacate=_vacate(args.vacate),
         data=Path(args.data) if args.data else None,
+        public_read=args.public_read,
         json_logs=args.json_logs,
         health_port=_port(args.health_port),
     )

@@ -11,12 +11,12 @@ import time
 import urllib.error
 import urllib.request
 from collections.abc import Callable, Sequence
-from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, Final, cast
 
 from roost_node import (
+    accounts,
     drain,
     files,
     limits,
@@ -37,7 +37,6 @@ from roost_node.vocab import (
     EXECUTE_DIR,
     EXECUTORS,
     EXTRA_CONFIG,
-    HOME_DIR,
     LIFETIME,
     LOG_DIR,
     MASTERS,
@@ -51,8 +50,6 @@ RUN_DIR: Final = Path("/run/roost")
 CONFIG_DIR: Final = Path("/etc/condor/config.d")
 #: Role, node and master, for `roost-node health`.
 WHO: Final = RUN_DIR / "who"
-#: Accounts below are the system's own.
-FIRST_UID: Final = 1000
 #: No configuration file is larger, in bytes.
 _LARGEST: Final = 2**20
 #: Seconds between two looks for a master that is not there yet.
@@ -81,9 +78,10 @@ def node(argv: Sequence[str]) -> int:
     first = own_address.wait(say)[0]
     own_address.know_own_name(socket.gethostname(), first.address, say)
     if wanted.role == "submit":
-        _restore_users()
+        accounts.restore()
     for user in wanted.users:
-        _add_user(user)
+        password = "" if user.password_file is None else _text(str(user.password_file), "-p")
+        accounts.add(user.name, password.strip())
     if keys:
         _prepare_sshd(keys)
     facts = _identity(wanted)
@@ -192,35 +190,6 @@ def _text(source: str, flag: str) -> str:
     return text
 
 
-def _restore_users() -> None:
-    """Make an account for every home that has none: the container is new, the volume is not."""
-    for home in sorted(Path(HOME_DIR).iterdir()):
-        owner = home.stat().st_uid
-        if owner >= FIRST_UID and settings.is_user(home.name) and not _known(home.name):
-            with suppress(subprocess.CalledProcessError):  # its number is somebody else's by now
-                _checked(["useradd", "--no-create-home", "--shell", "/bin/bash",
-                          "--uid", str(owner), home.name])  # fmt: skip
-
-
-def _known(user: str) -> bool:
-    return subprocess.run(["id", user], capture_output=True, check=False).returncode == 0
-
-
-def _add_user(user: settings.User) -> None:
-    try:
-        if not _known(user.name):
-            _checked(["useradd", "--create-home", "--shell", "/bin/bash", user.name])
-        if user.password_file is not None:
-            password = _text(str(user.password_file), "-p").strip()
-            _checked(["chpasswd"], stdin=f"{user.name}:{password}\n")
-    except subprocess.CalledProcessError as error:
-        raise BadInput(f"user {user.name} cannot be created: {error.stderr.strip()}") from None
-
-
-def _checked(argv: Sequence[str], stdin: str = "") -> None:
-    subprocess.run(argv, input=stdin, capture_output=True, text=True, check=True)
-
-
 def _prepare_sshd(keys: str) -> None:
     home = Path("/root/.ssh")
     home.mkdir(mode=0o700, exist_ok=True)
@@ -234,7 +203,7 @@ def _prepare_sshd(keys: str) -> None:
         "KbdInteractiveAuthentication no\n"
         "PermitRootLogin prohibit-password\n"
     )
-    _checked(["ssh-keygen", "-A"])
+    subprocess.run(["ssh-keygen", "-A"], capture_output=True, check=True)
 
 
 def _identity(wanted: Settings) -> roles.Facts:

@@ -459,6 +459,36 @@ def test_without_tls_there_is_nothing(master: Master) -> None:
     assert master.ask(**Candidate().asked())[0] == 202
 
 
+@pytest.mark.parametrize(
+    ("sent", "says"),
+    [
+        (b"POST /v1/join HTTP/1.1\r\nContent-Length: 99999\r\n\r\n", "refused, 413: a request has"),
+        (b"GET /v1/secrets HTTP/1.1\r\n\r\n", "refused, 404: there is GET /v1/ca"),
+        (b"rubbish\r\n\r\n", "refused, 400: the request is not HTTP/1.1"),
+    ],
+)
+def test_each_refusal_is_logged_with_who_and_what_and_not_too_often(
+    master: Master, sent: bytes, says: str
+) -> None:
+    for _ in range(3):
+        with master.connect() as connection:
+            connection.sendall(sent)
+            answer(connection)
+    (line,) = [line for line in master.log if "refused" in line]
+    assert line.startswith(f"127.0.0.1: {says}")
+
+
+def test_what_speaks_no_tls_is_logged(master: Master) -> None:
+    with socket.create_connection(("127.0.0.1", master.port), timeout=10) as plain:
+        plain.sendall(b"\0" * 100)
+        with suppress(ConnectionResetError):
+            plain.recv(100)
+    said, until = "127.0.0.1: speaks no TLS that counts here (", time.monotonic() + 5
+    while not any(line.startswith(said) for line in master.log):
+        assert time.monotonic() < until, master.log
+        time.sleep(0.01)
+
+
 def test_who_dawdles_is_left(tmp_path: Path) -> None:
     master = Master(tmp_path)
     with master.running(admit.Limits(connections=4, seconds=1.0)):
@@ -476,6 +506,7 @@ def test_who_dawdles_is_left(tmp_path: Path) -> None:
                 answer(drip)
             assert silent.recv(1) == b""
         assert master.ask(**Candidate().asked())[0] == 202
+    assert "127.0.0.1: hung up on, too slow; more within a minute is not logged" in master.log
 
 
 def test_one_address_does_not_take_all_connections(tmp_path: Path) -> None:

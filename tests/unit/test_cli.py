@@ -27,7 +27,7 @@ from roost.security import PoolKeys
 DOCUMENTED = (
     "up", "down", "ls", "status", "submit", "q", "rm", "why", "scale", "logs", "exec", "shell",
     "doctor", "env", "image", "render", "schema", "wait",
-    "join", "approve", "drain", "credential",
+    "join", "approve", "drain", "user", "credential",
 )  # fmt: skip
 
 
@@ -68,7 +68,8 @@ def test_help_of_each(name: str, capsys: pytest.CaptureFixture[str]) -> None:
     assert cli.main([name, "--help"]) == 0
     said = capsys.readouterr().out
     assert said.startswith(f"Usage: roost {name}")
-    options = [] if name in ("image", "render", "schema", "credential") else ["--name", "--engine"]
+    groups = ("image", "render", "schema", "credential", "user")
+    options = [] if name in groups else ["--name", "--engine"]
     if name in ("ls", "status", "q", "doctor", "why"):
         options.append("--json")
     assert all(option in said for option in options)

@@ -33,7 +33,7 @@ from roost.plan import (
     plan,
 )
 from roost.security import Secret
-from roost.spec import Execute, HTCondor, Master, Network, PoolSpec, Submit
+from roost.spec import Execute, HTCondor, Master, Network, PoolSpec, Security, Submit
 from roost_node.vocab import EXTRA_CONFIG, LABEL_POOL, LABEL_SPEC, SPOOL_DIR, STATE_DIR, Role
 
 
@@ -234,11 +234,19 @@ def test_a_group_that_is_gone_is_retired_before_another_is_made() -> None:
     assert ensured(steps) == ["p-gpu-1", "p-gpu-2"]
 
 
-def test_other_users_make_the_access_point_anew_and_nothing_else() -> None:
+def test_other_users_make_nothing_anew() -> None:
     before = pool(cpu=2)
-    now = before.model_copy(update={"submit": Submit(users=("john",))})
+    now = before.model_copy(update={"submit": Submit(users=("john", "mary"))})
+    assert diff(planned(now), observed(planned(before))) == ()
+    (access,) = [node for node in planned(now).nodes if node.role == "submit"]
+    assert access.args[2:6] == ("-u", "john", "-u", "mary")
+
+
+def test_a_pool_that_everybody_may_read_is_another_pool_to_those_that_answer() -> None:
+    before = pool(cpu=1)
+    now = before.model_copy(update={"security": Security(public_read=True)})
     steps = diff(planned(now), observed(planned(before)))
-    assert (retired(steps), ensured(steps)) == (["p-submit"], ["p-submit"])
+    assert retired(steps) == ["p-master", "p-submit"]
 
 
 def test_one_group_changed_leaves_the_other() -> None:

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import tarfile
+import time
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 from pool_answers import Answers
@@ -24,7 +27,9 @@ from roost.logs import telling
 from roost.plan import ObservedNode, Ref
 from roost.pool import Drained, Pool
 from roost.progress import Happened, Stage
-from roost.spec import Execute, HTCondor, Master, PoolSpec
+from roost.security import PoolKeys
+from roost.spec import Execute, HTCondor, Master, PoolSpec, Submit
+from roost_node import pki
 
 
 @pytest.fixture
@@ -604,6 +609,81 @@ def test_env_writes_a_private_configuration(answers: Answers) -> None:
     assert "SEC_CLIENT_AUTHENTICATION_METHODS = SSL" in text
     with pytest.raises(BadInput, match="no user 'joan'; users: user"):
         pool.env("joan")
+
+
+# --- users --------------------------------------------------------------------------------------
+
+
+def test_a_user_is_added_in_place_and_stays(answers: Answers, tmp_path: Path) -> None:
+    pool = Pool.up(spec(1), engine=answers.engine)
+    assert pool.add_user("mary") is None
+    assert answers.asked[-1] == ("roost-submit", ["roost-node", "user", "add", "mary"])
+    assert pool.spec.submit.users == ("user", "mary")
+    made = answers.engine._ensured
+    again = Pool.up(engine=answers.engine)
+    assert (again.spec.submit.users, answers.engine._ensured) == (("user", "mary"), made)
+    # In the file of somebody else, and out of it: accounts are made, nothing is made anew.
+    Pool.up(spec(1, submit=Submit(users=("john",))), engine=answers.engine)
+    assert ("roost-submit", ["roost-node", "user", "add", "john"]) in answers.asked
+    assert answers.engine._ensured == made
+
+
+def test_a_bundle_is_all_that_a_user_needs_and_its_owners_alone(
+    answers: Answers, tmp_path: Path
+) -> None:
+    pool = Pool.up(spec(1), engine=answers.engine)
+    bundle = pool.add_user("mary", bundle=tmp_path / "mary.tar", expires="2d")
+    assert bundle is not None
+    assert 86400 < bundle.expires - time.time() <= 2 * 86400
+    assert (tmp_path / "mary.tar").stat().st_mode & 0o777 == 0o600
+    with tarfile.open(tmp_path / "mary.tar") as tar:
+        assert {entry.name: entry.mode for entry in tar} == {
+            "roost-mary": 0o700,
+            **{f"roost-mary/{name}": 0o600 for name in
+               ("condor_config", "schedd", "ca.crt", "user.crt", "user.key")},
+        }  # fmt: skip
+        inside = {Path(entry.name).name: tar.extractfile(entry).read()  # type: ignore[union-attr]
+                  for entry in tar if entry.isfile()}  # fmt: skip
+    pki.verify(inside["ca.crt"], inside["user.crt"], inside["user.key"], "mary")
+    assert "AUTH_SSL_CLIENT_KEYFILE = $(CONFIG_ROOT)/user.key" in inside["condor_config"].decode()
+    # The key is nowhere else.
+    kept = [path.read_bytes() for path in PoolKeys("roost").directory.rglob("*") if path.is_file()]
+    assert [data for data in kept if inside["user.key"] in data] == []
+
+
+@pytest.mark.parametrize(
+    ("name", "more", "says"),
+    [
+        ("Mary", {}, "'Mary' is not a user's name"),
+        ("root", {}, "the user is 'root', a name of the pool's or the system's own"),
+        ("exec-a", {}, "a name of the pool's"),
+        ("mary", {"expires": "2d"}, "name the file with -o"),
+        ("mary", {"bundle": "x", "expires": "10s"}, "good for 1h to 366d"),
+        ("mary", {"bundle": "x", "expires": "soon"}, "the certificate's life is 'soon'"),
+        ("mary", {"bundle": "."}, "exists already"),
+        ("mary", {"bundle": "nowhere/x"}, "nowhere is not a directory"),
+        ("mallory", {}, "mallory is revoked in the pool 'roost'"),
+    ],
+)
+def test_users_that_cannot_be_added(
+    answers: Answers, name: str, more: dict[str, Any], says: str,
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
+) -> None:  # fmt: skip
+    monkeypatch.chdir(tmp_path)
+    pool = Pool.up(spec(1), engine=answers.engine)
+    PoolKeys("roost").revoke(["mallory"])
+    before = len(answers.asked)
+    with pytest.raises(BadInput, match=says):
+        pool.add_user(name, **more)
+    assert answers.asked[before:] == []
+    assert pool.spec.submit.users == ("user",)
+    assert [path.name for path in tmp_path.iterdir()] == ["state"]
+
+
+def test_the_only_user_stays(answers: Answers) -> None:
+    pool = Pool.up(spec(1), engine=answers.engine)
+    with pytest.raises(BadInput, match="'user' is the only user of the pool 'roost'"):
+        pool.remove_user("user")
 
 
 def test_public_names_are_sorted_and_there() -> None:

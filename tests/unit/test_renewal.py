@@ -206,6 +206,13 @@ def test_a_new_authority(master: Master, member: Member, monkeypatch: pytest.Mon
     assert (status, "not from this pool's CA" in why) == (403, True)
 
 
+def test_an_authority_that_is_dropped() -> None:
+    old, new = (pki.new_ca("lab")[1].decode() for _ in range(2))
+    assert renewal.dropped(Notice(2, (), new + old), Notice(3, (), new))
+    assert not renewal.dropped(Notice(1, (), old), Notice(2, (), old + new))
+    assert not renewal.dropped(Notice(), Notice(1, (), new))
+
+
 def test_when_there_is_something_to_do(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(keeper, "NEW_NOTICE", str(tmp_path / "new"))
     monkeypatch.setattr(keeper, "REST", 0.0)

@@ -41,6 +41,16 @@ def test_nobody_may_write_without_an_identity_of_the_pool(role: Role) -> None:
                                               "matchsession"), (knob, who)  # fmt: skip
 
 
+def test_a_pool_that_everybody_may_read_gives_that_and_nothing_else() -> None:
+    daemons: dict[Role, str] = {"master": "COLLECTOR", "submit": "SCHEDD"}
+    for role, daemon in daemons.items():
+        closed, public = knobs(role), knobs(role, f"{LINES[role]} --public-read")
+        more = {knob: value for knob, value in public.items() if closed.get(knob) != value}
+        levels = ("AUTHENTICATION", "ENCRYPTION", "INTEGRITY")
+        expected = {f"{daemon}.SEC_READ_{level}": "OPTIONAL" for level in levels}
+        assert more == expected | {f"{daemon}.ALLOW_READ": "*"}
+
+
 def test_an_executor_may_not_do_what_only_users_or_access_points_may() -> None:
     assert "exec-*@lab.internal" in knobs("submit")["DENY_WRITE"].split()
     assert knobs("master")["COLLECTOR.ALLOW_ADVERTISE_SCHEDD"] == (

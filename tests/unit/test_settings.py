@@ -92,6 +92,7 @@ def test_the_lease_of_an_access_points_jobs() -> None:
         ("-s cm --lease 5min", "--lease '5min' is not a lease"),
         ("-e cm --lease 60", "--lease is for the jobs of an access point; it goes with -s MASTER"),
         ("-e cm --vacate 0", "--vacate '0' is not a time to end"),
+        ("-e cm --public-read", "--public-read is for what answers for the pool"),
         ("-s cm --vacate 9", "--vacate is for the jobs of an execution point"),
         ("-m --health-port 70000", "--health-port '70000' is not a port"),
         ("-e cm --peer cm2", "--peer names a master's peer; it goes with -m"),

@@ -35,6 +35,7 @@ COMMANDS: Final[dict[str, tuple[str, str]]] = {
     "shell": ("nodes", "Open a shell in a node."),
     "join": ("members", "Print the line that starts a node on another host."),
     "approve": ("members", "Admit nodes that wait, or list them."),
+    "user": ("users", "Add, list or remove those who submit."),
     "credential": ("members", "List, revoke or replace certificates."),
     "doctor": ("lifecycle", "Find out what is wrong, and what to do."),
     "env": ("lifecycle", "Print shell exports for this machine's own HTCondor tools."),

@@ -124,6 +124,11 @@ def ago(seconds: float) -> str:
     return " ".join(f"{amount} {unit}" for unit, amount in parts)
 
 
+def stamp(when: float | None) -> str:
+    """A time in Unix time as UTC; a hyphen if there is none."""
+    return "-" if when is None else time.strftime("%F %R", time.gmtime(when))
+
+
 @contextmanager
 def shown() -> Iterator[Progress]:
     """A Progress on stderr: a spinner on a terminal, else a line for each thing that happened."""

@@ -7,7 +7,7 @@ import time
 
 import click
 
-from roost.cli.common import ago, json_option, pooled, print_json, print_table, shown
+from roost.cli.common import ago, json_option, pooled, print_json, print_table, shown, stamp
 from roost.errors import BadInput
 from roost.pool import Pool
 from roost.progress import Stage
@@ -116,14 +116,10 @@ def listing(pool: Pool, as_json: bool) -> None:
     now = time.time()
     print_table(
         ["ID", "NAME", "ROLE", "ISSUED", "EXPIRES", "SEEN", "REVOKED"],
-        [[each.id or "-", each.name, each.role, _stamp(each.issued), _stamp(each.expires),
-          "-" if each.seen is None else f"{ago(now - each.seen)} ago", _stamp(each.revoked)]
+        [[each.id or "-", each.name, each.role, stamp(each.issued), stamp(each.expires),
+          "-" if each.seen is None else f"{ago(now - each.seen)} ago", stamp(each.revoked)]
          for each in rows],
     )  # fmt: skip
-
-
-def _stamp(when: float | None) -> str:
-    return "-" if when is None else time.strftime("%F %R", time.gmtime(when))
 
 
 @credential.command()

@@ -138,8 +138,8 @@ def test_a_user_is_revoked_and_comes_back(pool: str) -> None:
 def test_the_authority_is_replaced_while_a_job_runs(pool: str, tmp_path: Path) -> None:
     cluster = start_job(tmp_path, 30)
     node = Node(runs_on(cluster))
-    rest = ("master", "submit", node.name.removeprefix(f"{pool}-"))
-    before = pids(pool, *rest)
+    rest = ("submit", node.name.removeprefix(f"{pool}-"))
+    before, (collector,) = pids(pool, *rest), pids(pool, "master")
     node.sh("mkdir /var/tmp/old; cp /var/lib/roost/*.crt /var/lib/roost/node.key /var/tmp/old")
     well("credential", "rotate")
     assert node.tried("cmp -s /var/tmp/old/ca.crt /var/lib/roost/ca.crt")[0] == 1
@@ -148,6 +148,8 @@ def test_the_authority_is_replaced_while_a_job_runs(pool: str, tmp_path: Path) -
     assert (tmp_path / "job.out").read_text() == "ran\n"
     assert attribute(cluster, "NumJobStarts", "condor_history") == "1"
     assert pids(pool, *rest) == before
+    # Its sessions were in its memory alone.
+    assert pids(pool, "master") not in ([collector], [0])
     # What was good before is replayed, and refused; the same tool with what counts now is not.
     old = [
         "_CONDOR_AUTH_SSL_CLIENT_CERTFILE=/var/tmp/old/node.crt",
