@@ -25,13 +25,19 @@ from roost_node.vocab import Role
 
 @dataclass(frozen=True)
 class _Sparing:
-    """Issues credentials only for the nodes that are to be made: the others have theirs."""
+    """Issues credentials only for nodes that are to be made and delivered them.
+
+    Others have theirs, or make their own.
+    """
 
     keys: Keys
-    nodes: frozenset[str]
+    roles: frozenset[Role]
+    nodes: frozenset[str] | None = None
+    """All if None."""
 
     def node_files(self, role: Role, node: str) -> Mapping[str, Secret]:
-        return self.keys.node_files(role, node) if node in self.nodes else {}
+        wanted = self.nodes is None or node in self.nodes
+        return self.keys.node_files(role, node) if wanted and role in self.roles else {}
 
 
 class Change:
@@ -54,12 +60,14 @@ class Change:
         before = self.engine.observe(self.name)
         does = ready.work(self.engine, before) if before.nodes else {}
         keep = staying(wanted, before.nodes, does)
-        todo = stages(plan(wanted, Keyless(), standing=keep), before)
+        bare = plan(wanted, Keyless(), standing=keep)
+        self.engine.check(bare)
+        todo = stages(bare, before)
         fresh = made_anew(chain(*todo))
         if todo:
             self._require_image()
         previous = kept.stored(self.name)
-        target = plan(wanted, _Sparing(self._keys(), fresh), standing=keep)
+        target = plan(wanted, self._issuer(fresh), standing=keep)
         drainer = Drainer(self.engine, self.name, limit=limit)
         forgotten = [Ref("node", node) for node in keep - fresh if does.get(node, IDLE).draining]
         made: list[Ref] = []
@@ -112,6 +120,9 @@ class Change:
     def _keys(self) -> PoolKeys:
         return PoolKeys(self.name, node_days=self.wanted.security.certificates / 86400)
 
+    def _issuer(self, nodes: frozenset[str] | None = None) -> Keys:
+        return _Sparing(self._keys(), self.engine.delivers, nodes)
+
     def _require_image(self) -> None:
         """Raises ImageMissing, before anything is touched."""
         image = self.wanted.image_name
@@ -152,7 +163,7 @@ class Change:
                 self._keys().forget()
             elif previous is not None:
                 stood = frozenset(node.name for node in before.nodes)
-                old = plan(as_observed(previous, before), self._keys(), standing=stood)
+                old = plan(as_observed(previous, before), self._issuer(), standing=stood)
                 for event in apply(diff(old, self.engine.observe(self.name)), self.engine):
                     self._progress(event)
 
@@ -167,7 +178,7 @@ class Change:
                 stood = frozenset(node.name for node in before.nodes)
                 old = as_observed(previous, before)
                 goal = mended(target, plan(old, Keyless(), standing=stood), now, doubted)
-                keys = _Sparing(self._keys(), made_anew(diff(goal, now)))
+                keys = self._issuer(made_anew(diff(goal, now)))
                 goal = mended(target, plan(old, keys, standing=stood), now, doubted)
                 for event in apply(diff(goal, now), self.engine, rollback=False):
                     self._progress(event)

@@ -164,7 +164,7 @@ class Pool:
             chosen = name or os.environ.get("ROOST_POOL") or DEFAULT_POOL
             path = kept.last(chosen) if source is None else Path(source)
             spec = specfile.load(path, environ=os.environ, overrides=given)
-        pool = cls(spec, on or _engine(spec.engine))
+        pool = cls(spec, on or _engine(spec.engine, spec))
         pool._change(spec, progress, limit=limit, force=force)
         return pool
 
@@ -540,8 +540,8 @@ class Pool:
 # --- the edges: engines, files ------------------------------------------------------------------
 
 
-def _engine(name: str | None) -> Engine:
-    return engines.by_name(name) if name else engines.detect()
+def _engine(name: str | None, spec: PoolSpec | None) -> Engine:
+    return engines.by_name(name, spec) if name else engines.detect()
 
 
 def _holder(name: str, engine: str | Engine | None) -> Engine:
@@ -549,7 +549,7 @@ def _holder(name: str, engine: str | Engine | None) -> Engine:
     if engine is not None and not isinstance(engine, str):
         return engine
     stored = kept.stored(name)
-    return _engine(engine or (stored.engine if stored else None))
+    return _engine(engine or (stored.engine if stored else None), stored)
 
 
 def _seconds(limit: float | str | None, what: str = "the limit") -> float | None:

@@ -36,7 +36,7 @@ from roost_node.vocab import (
 )
 
 Release = Literal["trixie", "forky", "lts", "feature"]
-EngineName = Literal["docker", "podman"]
+EngineName = Literal["docker", "podman", "kubernetes"]
 MarathonVersion = Literal["1.1", "1.4", "1.5+"]
 MarathonHealth = Literal["command", "http", "mesos-http"]
 PolicyKind = Literal["kubernetes", "calico", "none"]

@@ -100,6 +100,7 @@ def join_token(argv: Sequence[str]) -> int:
     parser.add_argument("role", metavar="ROLE")
     parser.add_argument("--expires", metavar="TIME", default="1h")
     parser.add_argument("--uses", metavar="N", default="1")
+    parser.add_argument("--own", action="store_true")
     args = parser.parse_args(argv)
     if args.role not in tokens.TOKEN_ROLES:
         raise BadInput(f"role {args.role!r} is unknown; it is {' or '.join(tokens.TOKEN_ROLES)}")
@@ -107,9 +108,8 @@ def join_token(argv: Sequence[str]) -> int:
         raise BadInput(f"--uses {args.uses!r} is not a number")
     quiet: Callable[[str], None] = lambda _line: None  # noqa: E731
     admissions = register.Admissions(Path(STATE_DIR))
-    print(
-        admissions.new_token(cast(Role, args.role), duration(args.expires), int(args.uses), quiet)
-    )
+    role, seconds = cast(Role, args.role), duration(args.expires)
+    print(admissions.new_token(role, seconds, int(args.uses), quiet, own=args.own))
     return 0
 
 

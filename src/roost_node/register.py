@@ -23,6 +23,7 @@ import json
 import os
 import time
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -249,12 +250,14 @@ class Admissions:
         if held is not None and held["id"] == request.id:
             return self._admitted(request, held["certificate"], asked)
         note = ""
-        if held is not None:
+        text = asked.get("token")
+        if self._is_own(text):
+            pass  # it may have any name of its role
+        elif held is not None:
             note = f"{request.name} is already issued to the key {held['fingerprint']}"
         elif self._delivered() and request.node.startswith(f"{self.pool}-"):
             note = f"names that begin with {self.pool}- are those of nodes that roost itself makes"
         how = ""
-        text = asked.get("token")
         if text is not None and not note:
             try:
                 how = self._spend(text, request)
@@ -283,6 +286,14 @@ class Admissions:
         return Reply(
             202, {"id": request.id, "fingerprint": request.fingerprint, "message": message}
         )
+
+    def _is_own(self, text: Any) -> bool:
+        """Whether this is a token for the pool's own nodes; `_spend` says whether it is good."""
+        with suppress(BadInput):
+            token = tokens.parse(text if isinstance(text, str) else "")
+            record = tokens.load(self._dir / "tokens", token.id)
+            return record is not None and record.own and record.matches(token)
+        return False
 
     def _spend(self, text: Any, request: Request) -> str:
         """Use a token for a request. Raises BadInput, saying why not."""
@@ -614,15 +625,20 @@ class Admissions:
             files.write(self._dir / "networks.json", json.dumps(opened).encode())
         say(f"opened {network} until {tokens.stamp(until)}")
 
-    def new_token(self, role: Role, lifetime: float, uses: int, say: Say) -> str:
-        """The text of a new join token; `lifetime` in seconds. Raises BadInput."""
+    def new_token(
+        self, role: Role, lifetime: float, uses: int, say: Say, *, own: bool = False
+    ) -> str:
+        """The text of a new join token; `lifetime` in seconds. Raises BadInput.
+
+        `own`: for the pool's own nodes, whose names others may not have, and which begin anew.
+        """
         if not 0 < uses <= 10000:
             raise BadInput("a join token is for 1 to 10000 uses")
         token = tokens.new(self.pool, role, pki.full_fingerprint(self._ca_cert), lifetime)
         with files.locked(self._dir):
             tokens.prune(self._dir / "tokens", self._clock())
-            tokens.save(self._dir / "tokens", token.record(uses))
-        say(f"made join token {token.id} for {role}, {uses} uses,"
+            tokens.save(self._dir / "tokens", token.record(uses, own=own))
+        say(f"made join token {token.id} for {role}{' of the pool' if own else ''}, {uses} uses,"
             f" until {tokens.stamp(token.expires)}")  # fmt: skip
         return token.text
 

@@ -37,7 +37,7 @@ inside a node:
   roost-node health [--live]            is this node healthy? if not, why not; is it alive at all?
   roost-node approve [--list | ID... | --network CIDR --for 10m]    admit nodes (on the master)
   roost-node refuse ID...               turn nodes away (on the master)
-  roost-node join-token ROLE [--expires 1h] [--uses 1]    admits a node at once (on the master)
+  roost-node join-token ROLE [--expires 1h] [--uses 1] [--own]    admits nodes at once (master)
   roost-node drain [--limit SECONDS | --cancel] [--json]    take no new jobs (on an executor)
   roost-node revoke NAME... [--undo]    refuse nodes or users from now on (on the master)
   roost-node credentials                who has a certificate, as JSON (on the master)

@@ -45,9 +45,9 @@ class Token:
         said = {"p": self.pool, "r": self.role, "e": self.expires, "i": self.id, "c": self.ca}
         return f"{PREFIX}{_encode(json.dumps(said).encode())}.{_encode(self.secret)}"
 
-    def record(self, uses: int = 1) -> Record:
+    def record(self, uses: int = 1, *, own: bool = False) -> Record:
         """What the master keeps of it."""
-        return Record(self.id, self.role, self.expires, _hash(self.secret), uses)
+        return Record(self.id, self.role, self.expires, _hash(self.secret), uses, own=own)
 
 
 @dataclass(frozen=True)
@@ -62,6 +62,8 @@ class Record:
     """How many more keys it admits."""
     used_by: tuple[str, ...] = ()
     """The requests that it has admitted: each of them may ask again."""
+    own: bool = False
+    """Whoever has it may be any node of the pool's own, also one that another key was before."""
 
     def matches(self, token: Token) -> bool:
         return hmac.compare_digest(self.hash, _hash(token.secret))

@@ -15,6 +15,13 @@ class Bench:
     engine: Engine
     image: str
     stop: Callable[[str], None]
-    pause: Callable[[str], None]
-    cut: Callable[[str], None]
-    """Takes it off the only network that it is on, which has the pool's name."""
+    pause: Callable[[str], None] | None
+    """None where nothing is ever paused."""
+    cut: Callable[[str], None] | None
+    """Takes it off the only network that it is on, which has the pool's name. None if it cannot."""
+    shown: Callable[[str], str]
+    """All that the engine shows of it to whoever may look."""
+
+    @property
+    def is_kubernetes(self) -> bool:
+        return self.engine.name == "kubernetes"

@@ -70,10 +70,13 @@ def podman_image(docker_image: str, containers_conf: None) -> Iterator[str]:
 def _bench(name: str, request: pytest.FixtureRequest) -> Bench:
     if name == "fake":
         fake = FakeEngine(images={"there"})
-        return Bench(fake, "there", partial(fake.end, exit_code=0), fake.pause, fake.cut)
+        stop = partial(fake.end, exit_code=0)
+        return Bench(fake, "there", stop, fake.pause, fake.cut, lambda node: "")
+    if name == "kubernetes":
+        return request.getfixturevalue("kubernetes_bench")  # type: ignore[no-any-return]
     image = request.getfixturevalue(f"{name}_image")
 
-    def stop(node: str) -> None:
+    def stop_it(node: str) -> None:
         run([name, "stop", node]).check()
 
     def pause(node: str) -> None:
@@ -86,10 +89,34 @@ def _bench(name: str, request: pytest.FixtureRequest) -> Bench:
         ).check().text.split()  # fmt: skip
         run([name, "network", "disconnect", network, node]).check()
 
-    return Bench(engines.by_name(name), image, stop, pause, cut)
+    def shown(node: str) -> str:
+        return run([name, "inspect", node]).check().text
+
+    return Bench(engines.by_name(name), image, stop_it, pause, cut, shown)
 
 
-REAL = [pytest.param(name, marks=pytest.mark.engine) for name in ("docker", "podman")]
+@pytest.fixture(scope="session")
+def kubernetes_bench(docker_image: str) -> Bench:
+    """A cluster of this machine's own, which only `./test kubernetes` starts."""
+    config = os.environ.get("ROOST_TEST_KUBERNETES")
+    if not config:
+        pytest.skip("only `./test kubernetes` has a cluster")
+    os.environ["KUBECONFIG"] = config
+    run([str(ROOT / "scripts" / "kubernetes"), "load", docker_image]).check()
+
+    def stop(node: str) -> None:
+        run(["kubectl", "scale", "statefulset", node, "--replicas", "0"]).check()
+        run(["kubectl", "wait", "--for=delete", f"pod/{node}-0", "--timeout=120s"])
+
+    def shown(node: str) -> str:
+        return run(["kubectl", "get", "statefulset,pod", "-o", "yaml"]).check().text
+
+    engine = engines.by_name("kubernetes")
+    return Bench(engine, docker_image, stop, pause=None, cut=None, shown=shown)
+
+
+OCI = [pytest.param(name, marks=pytest.mark.engine) for name in ("docker", "podman")]
+REAL = [*OCI, pytest.param("kubernetes", marks=pytest.mark.kubernetes)]
 
 
 @pytest.fixture(params=["fake", *REAL])
@@ -104,10 +131,17 @@ def real(request: pytest.FixtureRequest) -> Bench:
     return _bench(request.param, request)
 
 
+@pytest.fixture(params=OCI)
+def oci(request: pytest.FixtureRequest) -> Bench:
+    """Docker and Podman in turn, whose own words a test knows."""
+    return _bench(request.param, request)
+
+
 @pytest.fixture
 def new_pool(request: pytest.FixtureRequest) -> Iterator[Callable[[], str]]:
     """Makes names of pools; whatever these hold is removed after the test."""
-    bench: Bench = request.getfixturevalue("bench" if "bench" in request.fixturenames else "real")
+    (under_test,) = {"bench", "real", "oci"} & set(request.fixturenames)
+    bench: Bench = request.getfixturevalue(under_test)
     with ExitStack() as cleanup:
 
         def make() -> str:

@@ -48,10 +48,14 @@ class Gated:
         (self.id,) = said["jobs"]
         self.cluster = str(said["cluster"])
 
+    def inside(self, node: str, *argv: str) -> str:
+        """What a command in a node says."""
+        return ask("exec", node, *argv)
+
     def ad(self) -> Json:
         """What the queue, else the history, holds of it."""
         for tool in ("condor_q", "condor_history"):
-            ads = ask("exec", f"{self.pool}-submit", tool, "-json", self.id)
+            ads = self.inside(f"{self.pool}-submit", tool, "-json", self.id)
             if ads.strip() and (found := json.loads(ads)):
                 return found[0]
         raise AssertionError(f"no job {self.id}")
@@ -80,7 +84,7 @@ class Gated:
     def open(self, *nodes: str) -> None:
         """Let it end, on whichever of `nodes` it is."""
         for node in nodes or (self.host(),):
-            ask("exec", node, "touch", f"/tmp/gate-{self.name}")
+            self.inside(node, "touch", f"/tmp/gate-{self.name}")
 
     def ended(self) -> Json:
         """Its ad after it has ended well, its output brought back."""

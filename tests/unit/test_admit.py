@@ -262,6 +262,21 @@ def test_a_name_in_use_needs_an_administrator_even_with_a_token(master: Master) 
     assert any("instead of the key" in line for line in master.log)
 
 
+def test_the_pools_own_token_admits_a_node_that_begins_anew(master: Master) -> None:
+    token = master.admissions.new_token("execute", 60, 2, master.log.append, own=True)
+    assert "for execute of the pool, 2 uses" in master.log[-1]
+    first, second, third = (Candidate(f"{master.admissions.pool}-ex1") for _ in range(3))
+    for candidate in (first, second):
+        assert master.ask(**candidate.asked(token))[0] == 200
+    status, body = master.ask(**third.asked(token))
+    assert (status, "used up" in body["error"]) == (403, True)
+    # It is for one role, and whoever only knows its name has nothing.
+    assert master.ask(**Candidate(role="submit").asked(token))[0] == 403
+    forged = f"{token.rpartition('.')[0]}.{'A' * 43}"
+    assert master.ask(**second.asked(forged))[0] == 200  # it has its certificate already
+    assert master.ask(**third.asked(forged))[0] == 202  # as any whose name is taken: it waits
+
+
 def test_a_name_is_free_again_when_its_certificate_has_expired(tmp_path: Path) -> None:
     Master(tmp_path)
     token = Admissions(tmp_path).new_token("execute", 60, 1, print)

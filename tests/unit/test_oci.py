@@ -245,7 +245,7 @@ def test_something_else_that_is_called_docker_is_not_docker(install: Install) ->
 def test_an_unknown_engine_is_bad_input() -> None:
     with pytest.raises(BadInput, match=r"'dokcer' is unknown; did you mean 'docker'\?"):
         engines.by_name("dokcer")
-    with pytest.raises(BadInput, match="choose docker or podman"):
+    with pytest.raises(BadInput, match="choose from docker, podman, kubernetes"):
         engines.by_name("lxc")
 
 

@@ -102,6 +102,7 @@ def test_records_live_in_files_and_leave_a_day_after_their_end(tmp_path: Path) -
         "hash",
         "uses",
         "used_by",
+        "own",
     }
     tokens.prune(tmp_path, record.expires + 10)
     assert path.exists()

@@ -40,7 +40,9 @@ def selecting(function: Callable[..., Any]) -> Callable[..., Any]:
     """Gives `function` the `name` and `engine` that stand before or after the command, or None."""
 
     @click.option("--name", metavar="NAME", help="The pool; else $ROOST_POOL, else `roost`.")
-    @click.option("--engine", metavar="ENGINE", help="docker or podman; else $ROOST_ENGINE.")
+    @click.option(
+        "--engine", metavar="ENGINE", help="docker, podman or kubernetes; else $ROOST_ENGINE."
+    )
     @click.pass_context
     @functools.wraps(function)
     def command(

@@ -6,8 +6,10 @@ from difflib import get_close_matches
 from typing import Final
 
 from roost.engines.base import Engine
+from roost.engines.kubernetes import KubernetesEngine
 from roost.engines.oci import DOCKER, PODMAN, Dialect, OciEngine
 from roost.errors import BadInput, EngineUnavailable
+from roost.spec import PoolSpec
 
 #: In the order in which they are tried.
 DIALECTS: Final[tuple[Dialect, ...]] = (DOCKER, PODMAN)
@@ -33,14 +35,19 @@ def detect() -> Engine:
     )
 
 
-def by_name(name: str) -> Engine:
-    """The engine of that name, whether it answers or not. Raises BadInput for an unknown one."""
+def by_name(name: str, spec: PoolSpec | None = None) -> Engine:
+    """The engine of that name, whether it answers or not, as the pool wants it.
+
+    Raises BadInput for an unknown one.
+    """
     for dialect in DIALECTS:
         if dialect.program == name:
             return OciEngine(dialect)
-    names = [dialect.program for dialect in DIALECTS]
+    if name == KubernetesEngine.name:
+        return KubernetesEngine(spec.kubernetes if spec else None)
+    names = [*(dialect.program for dialect in DIALECTS), KubernetesEngine.name]
     close = get_close_matches(name, names, 1)
     raise BadInput(
         f"the engine {name!r} is unknown",
-        advice=f"did you mean {close[0]!r}?" if close else f"choose {' or '.join(names)}",
+        advice=f"did you mean {close[0]!r}?" if close else f"choose from {', '.join(names)}",
     )

@@ -8,12 +8,15 @@ from typing import Final, Literal, Protocol
 
 from roost._run import Completed
 from roost.plan import Item, Network, Node, Observed, Plan, Ref, Volume
+from roost_node.vocab import ROLES, Role
 
 #: A node that was not stopped by somebody comes back, after a failure and after a restart of the
 #: engine alike, however often. One that fails for good is seen by its restarts.
 RESTART: Final = "unless-stopped"
 #: How long a node may take to stop: longer than MachineMaxVacateTime and HTCondor's own end.
 STOP_SECONDS: Final = 30
+#: What an engine delivers that can put files in a container before it starts.
+EVERYBODY: Final[frozenset[Role]] = frozenset(ROLES)
 
 
 @dataclass(frozen=True)
@@ -71,9 +74,15 @@ class Engine(Protocol):
     """
 
     name: str
+    delivers: frozenset[Role]
+    """The roles to whose nodes it delivers an identity; the others make their own and enrol."""
 
     def info(self) -> EngineInfo:
         """Version and capabilities. Raises EngineUnavailable when it does not answer."""
+        ...
+
+    def check(self, plan: Plan) -> None:
+        """Raises BadInput, with what to do, for what it could never hold; nothing is made."""
         ...
 
     def pools(self) -> Sequence[str]:

@@ -6,11 +6,11 @@ from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 from roost._run import Completed
-from roost.engines.base import EngineInfo, Event, ref_of
+from roost.engines.base import EVERYBODY, EngineInfo, Event, ref_of
 from roost.errors import EngineError, ImageMissing, NameTaken
-from roost.plan import Health, Item, Node, Observed, ObservedNode, Ref
+from roost.plan import Health, Item, Node, Observed, ObservedNode, Plan, Ref
 from roost.security import Secret
-from roost_node.vocab import LABEL_POOL, LABEL_SPEC
+from roost_node.vocab import LABEL_POOL, LABEL_SPEC, Role
 
 #: Node name, argv → what a command in that node leaves behind.
 Answers = Callable[[str, Sequence[str]], Completed]
@@ -45,6 +45,7 @@ class FakeEngine:
     images: Collection[str] | None = None
     foreign: Collection[str] = ()
     name: str = "fake"
+    delivers: frozenset[Role] = EVERYBODY
     calls: list[Call] = field(default_factory=list)
     """The commands that were run, the oldest first."""
 
@@ -86,6 +87,9 @@ class FakeEngine:
 
     def info(self) -> EngineInfo:
         return EngineInfo(self.name, "1", 8.0, 16 * 2**30, "2", rootless=False)
+
+    def check(self, plan: Plan) -> None:
+        """It can hold anything."""
 
     def pools(self) -> Sequence[str]:
         return sorted({labels[LABEL_POOL] for labels in self._labels.values()})

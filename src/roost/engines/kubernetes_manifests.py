@@ -51,10 +51,11 @@ PREPARE: Final = "prepare"
 #: port where it is good for anything.
 TOKEN_LIFETIME: Final = "366d"  # noqa: S105 - a time
 TOKEN_USES: Final = 10000
+#: The key of a Secret under which the token is.
+TOKEN: Final = "token"  # noqa: S105 - a name
 
 _TOKEN_DIR: Final = "/etc/roost/join"  # noqa: S105 - a path
 _FILES_DIR: Final = "/etc/roost/files"
-_TOKEN: Final = "token"  # noqa: S105 - a key's name
 
 _API: Final[Mapping[PolicyKind, str]] = {
     "kubernetes": "networking.k8s.io/v1",
@@ -62,7 +63,7 @@ _API: Final[Mapping[PolicyKind, str]] = {
 }
 #: What a pod of one of a kind reserves; it may use what the pool file says. In bytes and CPUs.
 _RESERVED_MEMORY: Final = 256 * 2**20
-_RESERVED_CPUS: Final = 0.1
+_RESERVED_CPUS: Final = 0.25
 #: Room for a role's small places in memory; they count against the container's own.
 _SMALL: Final = "64Mi"
 #: For how long a node may wait for its master or to be admitted before its container is started
@@ -360,11 +361,9 @@ def pod(node: Node, settings: Kubernetes, *, token: bool) -> Manifest:
                 ],
                 "resources": _resources(node),
                 "securityContext": _security(uid, gid, to.capabilities, to.read_only),
-                "startupProbe": _asked(
-                    "health", period=3, failures=_PATIENCE // 3
-                ),
-                "readinessProbe": _asked("health", period=15, failures=2),
-                "livenessProbe": _asked("health", "--live", period=30, failures=6),
+                "startupProbe": _asked("health", period=10, failures=_PATIENCE // 10),
+                "readinessProbe": _asked("health", period=20, failures=2),
+                "livenessProbe": _asked("health", "--live", period=60, failures=5),
                 **(_drains(settings) if node.role == "execute" else {}),
                 "volumeMounts": [*mounts, *joining],
             }
@@ -384,7 +383,7 @@ def arguments(node: Node, *, token: bool) -> list[str]:
     if node.role == "master":
         words += ["--pool", node.labels[LABEL_POOL]]
     if token:
-        words += ["--join-token", f"{_TOKEN_DIR}/{_TOKEN}"]
+        words += ["--join-token", f"{_TOKEN_DIR}/{TOKEN}"]
     # Kubernetes puts the values of variables in place of $(NAME).
     return [word.replace("$(", "$$(") for word in words]
 
@@ -480,11 +479,15 @@ def _security(uid: int, gid: int, capabilities: Sequence[str], read_only: bool) 
 
 
 def _asked(*words: str, period: int, failures: int) -> Manifest:
-    """A probe by `roost-node health`, which takes 8 s at most."""
+    """A probe by `roost-node health`, which gives HTCondor 8 s to answer.
+
+    It costs the container half a second of CPU, so it is not asked more often than it must be; and
+    on a busy machine, where that takes long, a node must not be taken for a dead one.
+    """
     return {
         "exec": {"command": ["roost-node", *words]},
         "periodSeconds": period,
-        "timeoutSeconds": 10,
+        "timeoutSeconds": 20,
         "failureThreshold": failures,
     }
 
@@ -588,8 +591,8 @@ def _header(plan: Plan, settings: Kubernetes) -> str:
     roles: list[Role] = ["submit", "execute"]
     lines += [
         f"{kubectl} exec {pod_name(master.name)} -c {CONTAINER} -- roost-node join-token {role} "
-        f"--expires {TOKEN_LIFETIME} --uses {TOKEN_USES} | {kubectl} create secret generic "
-        f"{token_secret(plan.pool, role)} --from-file={_TOKEN}=/dev/stdin"
+        f"--own --expires {TOKEN_LIFETIME} --uses {TOKEN_USES} | {kubectl} create secret generic "
+        f"{token_secret(plan.pool, role)} --from-file={TOKEN}=/dev/stdin"
         for role in roles
         if any(node.role == role for node in plan.nodes)
     ]

@@ -18,7 +18,7 @@ from typing import Any, Final, Literal, TypeVar
 
 from roost._run import Completed, run, stream
 from roost.confine import FUSE, SECCOMP, Confinement
-from roost.engines.base import RESTART, STOP_SECONDS, EngineInfo, Event, ref_of
+from roost.engines.base import EVERYBODY, RESTART, STOP_SECONDS, EngineInfo, Event, ref_of
 from roost.errors import (
     CommandFailed,
     DiskFull,
@@ -36,6 +36,7 @@ from roost.plan import (
     NodeState,
     Observed,
     ObservedNode,
+    Plan,
     Ref,
     Volume,
     bound,
@@ -319,6 +320,8 @@ def _gist(stderr: str) -> str:
 class OciEngine:
     """Containers by the command line of Docker or Podman."""
 
+    delivers = EVERYBODY
+
     def __init__(self, dialect: Dialect) -> None:
         self.dialect = dialect
         self.name = dialect.program
@@ -349,6 +352,9 @@ class OciEngine:
             rootless=bool(data["rootless"]),
             log_driver=str(data.get("logs") or ""),
         )
+
+    def check(self, plan: Plan) -> None:
+        """Plans are made of what these engines have."""
 
     def pools(self) -> Sequence[str]:
         """The names of all pools that it holds anything of, sorted."""
