@@ -8,7 +8,8 @@ from pathlib import Path
 
 import pytest
 from gated import Gated, running
-from roost_bench import at_home, fresh, ids, taken_down, well
+from node_bench import docker, eventually
+from roost_bench import ask, at_home, fresh, ids, taken_down, well
 
 pytestmark = pytest.mark.engine
 
@@ -67,3 +68,23 @@ def test_from_node_to_node(pool: str, tmp_path: Path) -> None:
     assert never.state == "idle"
     queue = {job["id"] for job in json.loads(well("q", "--json"))}
     assert queue == {never.id}
+
+
+def test_the_new_release_gives_up_an_executor_that_is_cut_off(pool: str, tmp_path: Path) -> None:
+    """HTCondor 25 has other rules for this than 23: its job runs elsewhere, and ends there."""
+    well("up", "--release", "forky")  # nothing to do, unless this test runs alone
+    assert set(versions(pool).values()) == {"25"}
+    job = Gated(pool, tmp_path, "cut")
+    lost = job.runs()
+    # Until the first report of a job's side, some 5 s, only TCP itself notices (140 s).
+    log = f"grep ^006 {job.ad()['UserLog']} || :"
+    eventually(lambda: ask("exec", f"{pool}-submit", "sh", "-c", log), 60, what=job.ad)
+    docker("network", "disconnect", pool, lost)
+    eventually(lambda: job.host() not in ("", lost), 240, what=job.ad)
+    other = job.runs()
+    eventually(lambda: "gated" not in ask("top", lost, "-eo", "pid,args"), 120, what=job.ad)
+    job.open(other)
+    job.ended()
+    begun = [line for line in (tmp_path / "cut.log").read_text().splitlines() if line[:4] == "001 "]
+    assert [lost in begun[0], other in begun[1]] == [True, True], begun
+    assert len(begun) == 2
