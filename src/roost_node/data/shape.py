@@ -4,6 +4,7 @@ The module of type `x` is `roost_node.data.types.x`, and has
 
     PROGRAM = "rclone"      the program that the image must have; "" if none
     ENDS = False            optional: it does not end by itself once it is unmounted
+    NOISE = ("…",)          optional: lines on stderr that are no reason
 
     def server(request: Request) -> Server: ...
     def unwritten(request: Request) -> str: ...     optional: see below
@@ -27,7 +28,8 @@ that takes longer than `Entry.wait`, or the server ends before.
 When the job is over all of its processes are killed, the mount is unmounted, and the server has
 FLUSH seconds to write what it still holds and end with status 0. Any other end of a writable
 mount's server holds the job: the data may not be there. So does what `unwritten` says, if the
-module has it. A reason is the server's last line on stderr.
+module has it: it is asked while the job's end waits for it, and raises Refused, with why, when
+waiting is in vain. A reason is the server's last line on stderr.
 """
 
 from __future__ import annotations

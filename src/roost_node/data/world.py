@@ -82,7 +82,8 @@ class _Mount:
         """The last line that its server wrote."""
         with suppress(OSError):
             lines = (self.request.work / "log").read_text(errors="replace").split("\n")
-            said = [line.strip() for line in lines if line.strip()]
+            noise = getattr(self.module, "NOISE", ())
+            said = [words for line in lines if (words := line.strip()) and words not in noise]
             if said:
                 return said[-1][-300:]
         return ""
@@ -168,9 +169,14 @@ class _Keeper:
                                   self._token(wish), disk)  # fmt: skip
                 mount = _Mount(wish, request, module, made)
                 self._mounts.append(mount)
-                self._start(mount, module.server(request), device)
+                server: Server = module.server(request)
+                self._start(mount, server, device)
             finally:
                 os.close(device)
+            # Only now: whoever holds the device, too, would keep a mount alive whose server died,
+            # and wait for its answer for ever.
+            if mount.server and not server.opens:
+                self._probe(mount)
         except OSError as error:
             raise _refused(wish, (error.strerror or str(error)).lower()) from None
         except Refused as error:
@@ -191,8 +197,6 @@ class _Keeper:
         inherited = -1 if server.opens else device
         mount.server = self._spawn(server.argv, env, request.work, log, inherited)
         os.close(log)
-        if not server.opens:
-            self._probe(mount)
 
     def _token(self, wish: Wish) -> Path | None:
         """The job's credential for it. Raises Refused."""
@@ -391,9 +395,10 @@ class _Keeper:
     def _close(self, mount: _Mount, until: float) -> str:
         if not mount.server:
             return ""
-        unwritten = getattr(mount.module, "unwritten", lambda _request: "") if (
-            mount.wish.write) else lambda _request: ""  # fmt: skip
-        while mount.status is None and unwritten(mount.request) and time.monotonic() < until:
+        while mount.status is None and time.monotonic() < until:
+            unwritten, in_vain = _unwritten(mount)
+            if in_vain or not unwritten:
+                break
             self._step(_ASK)
         self._unmount(mount, until if mount.wish.write else time.monotonic() + _READERS_END)
         if not mount.wish.write:
@@ -402,7 +407,7 @@ class _Keeper:
             os.kill(mount.server, signal.SIGTERM)
         while mount.status is None and time.monotonic() < until:
             self._step(until - time.monotonic())
-        left = unwritten(mount.request)
+        left, _ = _unwritten(mount)
         if mount.status == 0 and not left:
             return ""
         if mount.status is None:
@@ -534,6 +539,16 @@ def restore_signals(mask: Iterable[int] | None = None) -> None:
         signal.signal(number, signal.SIG_DFL)
     if mask is not None:
         signal.pthread_sigmask(signal.SIG_SETMASK, mask)
+
+
+def _unwritten(mount: _Mount) -> tuple[str, bool]:
+    """What its server still has to write, and whether it never will."""
+    if not mount.wish.write:
+        return "", False
+    try:
+        return getattr(mount.module, "unwritten", lambda _request: "")(mount.request), False
+    except Refused as error:
+        return str(error), True
 
 
 def _make(directory: Path, scratch: Path) -> list[Path]:

@@ -16,6 +16,7 @@ from roost_node.data.shape import Refused, Request, Server
 PROGRAM: Final = "rclone"
 
 _REMOTE: Final = "data"
+_FAILED: Final = "item close failed: vfs cache: failed to transfer file from cache to remote: "
 
 
 def server(request: Request) -> Server:
@@ -49,11 +50,21 @@ def _secret_options(text: str) -> list[str]:
 
 
 def unwritten(request: Request) -> str:
-    """The first file that is in the cache and not yet uploaded."""
+    """A file that is in the cache and not yet uploaded. Raises Refused if it never will be.
+
+    rclone uploads a file once when it is closed; what failed then stays in the cache.
+    """
     root = request.disk / "vfsMeta"
+    waiting = []
     for path in root.rglob("*"):
         with suppress(OSError, ValueError):
             if path.is_file() and json.loads(path.read_text()).get("Dirty"):
-                name = "/".join(path.relative_to(root).parts[1:])
-                return f"{name} is not uploaded"
-    return ""
+                waiting.append("/".join(path.relative_to(root).parts[1:]))
+    if not waiting:
+        return ""
+    with suppress(OSError):
+        log = (request.work / "log").read_text(errors="replace")
+        failures = [line for line in log.splitlines() if _FAILED in line]
+        if len(failures) >= len(waiting):
+            raise Refused(f"{waiting[0]} is not uploaded: {failures[-1].rpartition(_FAILED)[2]}")
+    return f"{waiting[0]} is not uploaded"

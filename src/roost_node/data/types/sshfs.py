@@ -9,6 +9,12 @@ from roost_node.data import credential
 from roost_node.data.shape import Request, Server
 
 PROGRAM: Final = "sshfs"
+#: What it says when ssh has said why it ended.
+NOISE: Final = (
+    "read: Connection reset by peer",
+    "write: Broken pipe",
+    "remote host has disconnected",
+)
 
 
 def server(request: Request) -> Server:
@@ -16,7 +22,8 @@ def server(request: Request) -> Server:
     options = request.entry.options
     host, _, port = options["host"].partition(":")
     known = request.work / "known_hosts"
-    known.write_text(f"{f'[{host}]:{port}' if port else host} {options['host_key']}\n")
+    name = host if port in ("", "22") else f"[{host}]:{port}"
+    known.write_text(f"{name} {options['host_key']}\n")
     words = {
         "ssh_command": "ssh -F /dev/null",
         "UserKnownHostsFile": str(known),
