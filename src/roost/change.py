@@ -10,9 +10,9 @@ from itertools import chain
 from roost import kept, ready, tell
 from roost.apply import apply
 from roost.drain import Drainer
-from roost.engines.base import Engine
+from roost.engines.base import Engine, Scheduler
 from roost.errors import ImageMissing, PoolNotReady, RoostError
-from roost.fit import IDLE, as_observed, made_anew, many, staying
+from roost.fit import IDLE, as_observed, made_anew, many, named, staying
 from roost.image.recipe import build_command
 from roost.plan import Keyless, Keys, Observed, Plan, Ref, Step, diff, plan
 from roost.progress import Progress, Stage
@@ -60,14 +60,14 @@ class Change:
         before = self.engine.observe(self.name)
         does = ready.work(self.engine, before) if before.nodes else {}
         keep = staying(wanted, before.nodes, does)
-        bare = plan(wanted, Keyless(), standing=keep)
-        self.engine.check(bare)
+        bare = self._plan(wanted, Keyless(), keep, before)
+        self._check(bare, before)
         todo = stages(bare, before)
         fresh = made_anew(chain(*todo))
         if todo:
             self._require_image()
         previous = kept.stored(self.name)
-        target = plan(wanted, self._issuer(fresh), standing=keep)
+        target = self._plan(wanted, self._issuer(fresh), keep, before)
         drainer = Drainer(self.engine, self.name, limit=limit)
         forgotten = [Ref("node", node) for node in keep - fresh if does.get(node, IDLE).draining]
         made: list[Ref] = []
@@ -88,6 +88,7 @@ class Change:
                             made.append(event.ref)
                         self._progress(event)
                 tell.masters(self.engine, target, before, stage)
+                target = self._as_named(target)
                 self._progress(Stage(f"waiting until {many(len(target.nodes), 'node')} answer"))
                 self._await_ready(target, before, fresh)
             if not todo:
@@ -116,6 +117,25 @@ class Change:
                 f"the change of the release stopped half-way: {error.message}; {said}",
                 advice="the pool works as it is; the same command goes on, `roost up` goes back",
             ) from error
+
+    def _plan(
+        self, spec: PoolSpec, keys: Keys, standing: Collection[str], observed: Observed
+    ) -> Plan:
+        names = named(observed, standing) if isinstance(self.engine, Scheduler) else None
+        return plan(spec, keys, standing=standing, named=names)
+
+    def _check(self, target: Plan, before: Observed) -> None:
+        """Raises BadInput for what the engine cannot have."""
+        self.engine.check(target)
+        if isinstance(self.engine, Scheduler):
+            self.engine.check_change(target, before)
+
+    def _as_named(self, target: Plan) -> Plan:
+        """The plan with the names that the engine gave to the executors."""
+        if not isinstance(self.engine, Scheduler):
+            return target
+        now = self.engine.observe(self.name)
+        return self._plan(self.wanted, Keyless(), [node.name for node in now.nodes], now)
 
     def _keys(self) -> PoolKeys:
         return PoolKeys(self.name, node_days=self.wanted.security.certificates / 86400)
@@ -163,7 +183,7 @@ class Change:
                 self._keys().forget()
             elif previous is not None:
                 stood = frozenset(node.name for node in before.nodes)
-                old = plan(as_observed(previous, before), self._issuer(), standing=stood)
+                old = self._plan(as_observed(previous, before), self._issuer(), stood, before)
                 for event in apply(diff(old, self.engine.observe(self.name)), self.engine):
                     self._progress(event)
 
@@ -177,9 +197,9 @@ class Change:
                 now = self.engine.observe(self.name)
                 stood = frozenset(node.name for node in before.nodes)
                 old = as_observed(previous, before)
-                goal = mended(target, plan(old, Keyless(), standing=stood), now, doubted)
+                goal = mended(target, self._plan(old, Keyless(), stood, before), now, doubted)
                 keys = self._issuer(made_anew(diff(goal, now)))
-                goal = mended(target, plan(old, keys, standing=stood), now, doubted)
+                goal = mended(target, self._plan(old, keys, stood, before), now, doubted)
                 for event in apply(diff(goal, now), self.engine, rollback=False):
                     self._progress(event)
         return f"the nodes' images are: {census(self.engine.observe(self.name))}"

@@ -82,6 +82,16 @@ def _natural(name: str) -> list[tuple[int, str]]:
     return [(int(part), "") if part.isdecimal() else (0, part) for part in re.split(r"(\d+)", name)]
 
 
+def named(observed: Observed, standing: Iterable[str]) -> dict[str, list[str]]:
+    """Group → the executors of it that stand, whatever they are called."""
+    stay = set(standing)
+    groups: dict[str, list[str]] = {}
+    for node in observed.nodes:
+        if node.role == "execute" and node.name in stay:
+            groups.setdefault(node.group, []).append(node.name)
+    return groups
+
+
 def made_anew(steps: Iterable[Step]) -> frozenset[str]:
     """The names of the nodes that these steps make or start."""
     return frozenset(

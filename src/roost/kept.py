@@ -15,7 +15,6 @@ from roost.fit import as_observed
 from roost.plan import Observed
 from roost.security import PoolKeys
 from roost.spec import NAME_PATTERN, PoolSpec
-from roost_node import files
 
 
 def checked(name: str) -> str:
@@ -51,7 +50,7 @@ def remember(spec: PoolSpec, observed: Observed) -> PoolSpec:
     """Store `spec` with the counts that the engine holds, and return that."""
     now = as_observed(spec, observed)
     text = now.model_dump_json(indent=2, exclude_defaults=True)
-    files.write(PoolKeys(now.name).directory / "pool.json", f"{text}\n".encode())
+    PoolKeys(now.name).keep("pool.json", f"{text}\n".encode())
     return now
 
 

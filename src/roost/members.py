@@ -191,6 +191,12 @@ class Members:
         It may be asked for again after an interruption: it goes on where it was. Raises
         PoolNotReady when a node does not follow within so many seconds.
         """
+        if "master" not in self._engine.delivers:
+            raise BadInput(
+                f"the authority of a pool on {self._engine.name} is in its master, and is not "
+                "replaced from here",
+                advice="`roost credential revoke` refuses a node or a user at once",
+            )
         gone = self._keys.revoked()
         still = [
             node.name

@@ -16,7 +16,7 @@ from typing import Final, Literal, Protocol
 from roost.confine import MASTER_MEMORY, SUBMIT_MEMORY, Confinement, confinement
 from roost.data import document
 from roost.security import Secret
-from roost.spec import CERTIFICATES, PoolSpec
+from roost.spec import CERTIFICATES, Execute, PoolSpec
 from roost_node.vocab import (
     BIND_DIR,
     DATA,
@@ -215,11 +215,18 @@ def node_name(pool: str, group: str, index: int | None = None) -> str:
     return f"{pool}-{group}" if index is None else f"{pool}-{group}-{index}"
 
 
-def plan(spec: PoolSpec, keys: Keys, *, standing: Collection[str] = ()) -> Plan:
+def plan(
+    spec: PoolSpec,
+    keys: Keys,
+    *,
+    standing: Collection[str] = (),
+    named: Mapping[str, Sequence[str]] | None = None,
+) -> Plan:
     """Everything that `spec` needs.
 
     Executors named in `standing` keep their names before a group takes the lowest free numbers,
-    so that whoever scales down may choose which of them go.
+    so that whoever scales down may choose which of them go. Those in `named`, by group, keep
+    whatever names an engine gave them.
     """
     owned = {LABEL_POOL: spec.name}
     network = spec.network.name or spec.name
@@ -294,12 +301,12 @@ def plan(spec: PoolSpec, keys: Keys, *, standing: Collection[str] = ()) -> Plan:
              told=[word for user in spec.submit.users for word in ("-u", user)])
     )  # fmt: skip
     nodes += [
-        node("execute", group.name, node_name(spec.name, group.name, index),
+        node("execute", group.name, name,
              ("--cpus", f"{group.cpus:g}", "--memory", str(group.memory // 2**20),
               "--vacate", str(VACATE)),
              group.cpus, group.memory + DAEMONS_MEMORY)
         for group in spec.execute
-        for index in _numbers(f"{spec.name}-{group.name}-", group.count, standing)
+        for name in _names(spec.name, group, standing, (named or {}).get(group.name, ()))
     ]  # fmt: skip
     return Plan(spec.name, networks, (spool, home, state), tuple(nodes))
 
@@ -314,6 +321,12 @@ def _confined(role: Role, cpus: float | None, mounts: tuple[Mount, ...], data: b
     to = confinement(role, cpus, mounts=data)
     mounted = {mount.path for mount in mounts}
     return replace(to, volumes=tuple(path for path in to.volumes if path not in mounted))
+
+
+def _names(pool: str, group: Execute, standing: Collection[str], named: Sequence[str]) -> list[str]:
+    given = list(named[: group.count])
+    numbers = _numbers(f"{pool}-{group.name}-", group.count - len(given), standing)
+    return given + [node_name(pool, group.name, number) for number in numbers]
 
 
 def _numbers(prefix: str, count: int, standing: Collection[str]) -> list[int]:

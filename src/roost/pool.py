@@ -137,6 +137,7 @@ class Pool:
         engine: str | Engine | None = None,
         release: str | None = None,
         network: str | None = None,
+        url: str | None = None,
         limit: float | str | None = None,
         force: bool = False,
         progress: Progress = quiet,
@@ -154,7 +155,7 @@ class Pool:
         on = None if engine is None or isinstance(engine, str) else engine
         given = Overrides(
             name, executors, cpus, memory, engine if isinstance(engine, str) else None,
-            release, network,
+            release, network, url,
         )  # fmt: skip
         if isinstance(source, PoolSpec):
             if given != Overrides():

@@ -177,6 +177,8 @@ class PoolKeys:
 
     def issued(self) -> tuple[Issued, ...]:
         """What was issued here last under each name; masters renew their own."""
+        if not (self.directory / "issued").is_dir():
+            return ()
         with self._authority():
             found = []
             for path in sorted((self.directory / "issued").glob("*.crt")):
@@ -261,6 +263,11 @@ class PoolKeys:
             token = tokens.new(self.pool, role, pki.full_fingerprint(ca_cert), lifetime)
         record = tokens.dump(token.record(uses))
         return JoinToken(Secret(token.text.encode()), f"admit/tokens/{token.id}.json", record)
+
+    def keep(self, name: str, content: bytes) -> None:
+        """Write a file where the keys are, or would be: on Marathon the master alone has them."""
+        with self._inside():
+            files.write(self.directory / name, content)
 
     def forget(self) -> None:
         """Remove the directory and all that is in it; a no-op if there is none."""

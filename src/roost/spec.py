@@ -36,7 +36,7 @@ from roost_node.vocab import (
 )
 
 Release = Literal["trixie", "forky", "lts", "feature"]
-EngineName = Literal["docker", "podman", "kubernetes"]
+EngineName = Literal["docker", "podman", "kubernetes", "marathon"]
 MarathonVersion = Literal["1.1", "1.4", "1.5+"]
 MarathonHealth = Literal["command", "http", "mesos-http"]
 PolicyKind = Literal["kubernetes", "calico", "none"]
@@ -48,6 +48,8 @@ NETWORK_PATTERN: Final = r"^[a-zA-Z0-9][a-zA-Z0-9_.-]*$"
 #: A name as Kubernetes takes them, of a namespace or another object; of a context, which is free.
 OBJECT_PATTERN: Final = r"^[a-z0-9]([a-z0-9.-]{0,61}[a-z0-9])?$"
 CONTEXT_PATTERN: Final = r"^[a-zA-Z0-9][!-~]*$"
+#: No login in it: what stands in a pool file or on a command line is no secret.
+URL_PATTERN: Final = r"^https?://[^\s/?#@]+(/[^\s?#@]*)?$"
 DOMAIN_PATTERN: Final = r"^[a-z0-9]([a-z0-9-]*[a-z0-9])?(\.[a-z0-9]([a-z0-9-]*[a-z0-9])?)*$"
 SIZE_PATTERN: Final = r"^\s*[0-9]+(\.[0-9]+)?\s*([kKmMgGtT]i?)?[bB]?\s*$"
 
@@ -307,8 +309,10 @@ Constraint = Annotated[tuple[str, ...], AfterValidator(_constraint)]
 class Marathon(_Part):
     """How the pool runs on Marathon; other engines take no notice of it."""
 
+    url: Annotated[str, Field(pattern=URL_PATTERN)] | None = None
+    """Where its API is, such as `http://marathon:8080`; without it $MARATHON_URL."""
     version: MarathonVersion = "1.5+"
-    """Whose words its app definitions use: `1.1` is that and older, `1.4` is 1.2 to 1.4."""
+    """Whose words are rendered: `1.1` is that and older, `1.4` is 1.2 to 1.4."""
     health: MarathonHealth = "command"
     """Who asks for a node's health, and how; `http` and `mesos-http` from version 1.4."""
     domain: Annotated[str, Field(pattern=DOMAIN_PATTERN)] = "marathon.mesos"

@@ -1,6 +1,7 @@
 """pool.yaml, the environment and flags → PoolSpec; all problems reported together.
 
-A flag wins over `ROOST_POOL`, which wins over the file, which wins over the defaults.
+A flag wins over `ROOST_POOL` and `MARATHON_URL`, which win over the file, which wins over the
+defaults.
 
 YAML is read as YAML 1.2 defines it: `no`, `on`, `010` and `1:30` are text, not truth values,
 octal numbers or sexagesimal ones; merge keys (`<<`) do not exist; a key may stand once.
@@ -31,12 +32,15 @@ from roost.spec import (
     NAME_PATTERN,
     NETWORK_PATTERN,
     OBJECT_PATTERN,
+    URL_PATTERN,
     USER_PATTERN,
     PoolSpec,
 )
 
 #: The environment's word for the pool's name.
 POOL_VARIABLE: Final = "ROOST_POOL"
+#: The environment's word for where Marathon is.
+MARATHON_VARIABLE: Final = "MARATHON_URL"
 MAX_BYTES: Final = 2**20
 
 _Path = tuple[str | int, ...]
@@ -56,6 +60,8 @@ class Overrides:
     engine: str | None = None
     release: str | None = None
     network: str | None = None
+    url: str | None = None
+    """Where Marathon is."""
 
 
 #: Where each flag's value belongs.
@@ -67,6 +73,7 @@ _FLAG_PATH: Final[dict[str, _Path]] = {
     "engine": ("engine",),
     "release": ("htcondor", "release"),
     "network": ("network", "name"),
+    "url": ("marathon", "url"),
 }
 
 
@@ -85,6 +92,9 @@ def load(
     if values["name"] is None and environ.get(POOL_VARIABLE):
         values["name"] = environ[POOL_VARIABLE]
         named["name",] = POOL_VARIABLE
+    if values["url"] is None and "marathon" in (values["engine"], data.get("engine")):
+        values["url"] = environ.get(MARATHON_VARIABLE) or None
+        named["marathon", "url"] = MARATHON_VARIABLE
     problems = []
     for flag, value in values.items():
         if value is None:
@@ -395,6 +405,7 @@ _PATTERN_ADVICE: Final = {
     OPTION_PATTERN: "write an option's name",
     BACKEND_PATTERN: "write what rclone calls it: s3, webdav, sftp, http",
     DOMAIN_PATTERN: "write it as marathon.mesos",
+    URL_PATTERN: "write it as http://HOST:PORT; a login belongs in ~/.netrc",
     OBJECT_PATTERN: "use up to 63 of a-z, 0-9, '-' and '.', as Kubernetes does",
     CONTEXT_PATTERN: "write it as `kubectl config get-contexts` does",
     NETWORK_PATTERN: "use letters, digits, _, . and -, a letter or digit first",

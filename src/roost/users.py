@@ -50,6 +50,7 @@ class Users:
 
         Each is made or renewed where that is needed.
         """
+        self._require_authority()
         mine = self._keys.write_user(name)
         config, schedd = (mine.key.with_suffix(end) for end in (".conf", ".schedd"))
         text = self._configuration(schedd, mine.ca, mine.certificate, mine.key)
@@ -64,6 +65,7 @@ class Users:
         belongs to the owner of its directory. Raises BadInput for a file that exists, and for a
         life that no certificate may have.
         """
+        self._require_authority()
         self.check(name, path, seconds)
         days = pki.USER_DAYS if seconds is None else seconds / 86400
         # First what may fail.
@@ -98,6 +100,14 @@ class Users:
         """Everybody with an account on the access point."""
         said = inside.ask(self._engine, self._access_point().ref, "user", "ls").text
         return tuple(json.loads(said))
+
+    def _require_authority(self) -> None:
+        if "master" not in self._engine.delivers:
+            raise BadInput(
+                f"the authority of a pool on {self._engine.name} is in its master, and issues "
+                "nothing for this machine",
+                advice="use `roost submit`, or the tools in the pool: `roost shell submit`",
+            )
 
     # --- where the pool is ------------------------------------------------------------------
 

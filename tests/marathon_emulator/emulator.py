@@ -162,6 +162,11 @@ class Emulator:
         with self._changed:
             return {task.id: task.container for task in self._tasks}
 
+    def volumes(self) -> list[str]:
+        """The Docker volumes that persistent ones are."""
+        mine = f"label={containers.LABEL}={self.owner}"
+        return containers.docker("volume", "ls", "--quiet", "--filter", mine).stdout.split()
+
     def running(self) -> list[dict[str, Any]]:
         """The deployments that go on."""
         with self._changed:

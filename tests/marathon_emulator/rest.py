@@ -91,13 +91,15 @@ class _Handler(BaseHTTPRequestHandler):
         emulator = self.server.emulator
         url = urlsplit(self.path)
         query = {key: values[-1] for key, values in parse_qs(url.query).items()}
+        embed = parse_qs(url.query).get("embed", [])
         words = [unquote(word) for word in url.path.split("/") if word]
         flag = {key: query.get(key) == "true" for key in ("force", "scale")}
         match self.command, words:
             case "GET", ["v2", "info"]:
                 return 200, {"name": "marathon", "version": emulator.version, "elected": True}
             case "GET", ["v2", "apps"]:
-                return 200, {"apps": emulator.listed(query.get("label", ""))}
+                found = emulator.listed(query.get("label", ""))
+                return 200, {"apps": [_embedded(app, "apps", embed) for app in found]}
             case "POST", ["v2", "apps"]:
                 return 201, emulator.create(_json(body), force=flag["force"])
             case "POST", ["v2", "tasks", "delete"]:
@@ -113,7 +115,8 @@ class _Handler(BaseHTTPRequestHandler):
             case "DELETE", ["v2", "apps", *path, "tasks", task] if path:
                 return 200, emulator.kill([task], scale=flag["scale"], force=flag["force"])
             case "GET", ["v2", "apps", *path]:
-                return 200, {"app": emulator.shown(f"/{'/'.join(path)}")}
+                shown = emulator.shown(f"/{'/'.join(path)}")
+                return 200, {"app": _embedded(shown, "app", embed) if embed else shown}
             case "PUT", ["v2", "apps", *path]:
                 return 200, emulator.update(f"/{'/'.join(path)}", _json(body), force=flag["force"])
             case "DELETE", ["v2", "apps", *path]:
@@ -140,6 +143,15 @@ class _Handler(BaseHTTPRequestHandler):
             elif not kinds or event["eventType"] in kinds:
                 text = f"event: {event['eventType']}\r\ndata: {json.dumps(event)}\r\n\r\n"
                 self.wfile.write(text.encode())
+
+
+def _embedded(app: dict[str, Any], kind: str, embed: list[str]) -> dict[str, Any]:
+    """An app with just those of its larger parts that were asked for."""
+    return {
+        key: value
+        for key, value in app.items()
+        if key not in ("tasks", "deployments", "lastTaskFailure") or f"{kind}.{key}" in embed
+    }
 
 
 def _json(body: bytes) -> Any:

@@ -8,7 +8,7 @@ import select
 import signal
 import subprocess
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -38,7 +38,17 @@ queue
 class Gated:
     """A job of a pool that runs until its gate is opened."""
 
-    def __init__(self, pool: str, directory: Path, name: str, more: str = "") -> None:
+    def __init__(
+        self,
+        pool: str,
+        directory: Path,
+        name: str,
+        more: str = "",
+        *,
+        container: Callable[[str], str] = str,
+    ) -> None:
+        """`container` says in which container a node is, where that has another name."""
+        self.container = container
         self.pool = pool
         self.name = name
         self.directory = directory
@@ -50,7 +60,7 @@ class Gated:
 
     def inside(self, node: str, *argv: str) -> str:
         """What a command in a node says."""
-        return ask("exec", node, *argv)
+        return ask("exec", self.container(node), *argv)
 
     def ad(self) -> Json:
         """What the queue, else the history, holds of it."""
@@ -77,7 +87,11 @@ class Gated:
 
         def there() -> str:
             host = self.host() if self.state == "running" else ""
-            return host if host and "gated" in ask("top", host, "-eo", "pid,args") else ""
+            return (
+                host
+                if host and "gated" in ask("top", self.container(host), "-eo", "pid,args")
+                else ""
+            )
 
         return eventually(there, 120, what=self.ad)
 

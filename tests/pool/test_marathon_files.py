@@ -51,7 +51,7 @@ def post(there: Marathon, file: Path) -> None:
 
 def test_three_files_and_curl_make_a_pool(there: Marathon, image: str, tmp_path: Path) -> None:
     """In the oldest words a whole pool; in the newer ones a master whose health is asked for over
-    HTTP: test_marathon.py has a whole pool of these."""
+    HTTP: test_roost_marathon.py has a whole pool of these."""
     http = {"1.4": "http", "1.5": "mesos-http"}.get(there.emulator.generation)
     apps = files(there, image, tmp_path, *([f"health: {http}"] if http else []))
     post(there, apps / "master.json")

@@ -22,6 +22,7 @@ from roost.engines.base import Engine
 from roost.errors import EngineUnavailable
 from roost.pool import Pool
 from roost.security import PoolKeys
+from roost.spec import PoolSpec
 
 #: Every command that the issue and the design name.
 DOCUMENTED = (
@@ -38,10 +39,10 @@ def answers(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Answers:
         monkeypatch.delenv(variable, raising=False)
     monkeypatch.chdir(tmp_path)
     answers = Answers()
-    known: Callable[[str], Engine] = engines.by_name
+    known: Callable[[str, PoolSpec | None], Engine] = engines.by_name
 
-    def by_name(name: str) -> Engine:
-        return answers.engine if name in ("docker", "podman") else known(name)
+    def by_name(name: str, spec: PoolSpec | None = None) -> Engine:
+        return answers.engine if name in ("docker", "podman") else known(name, spec)
 
     monkeypatch.setattr(engines, "detect", lambda: answers.engine)
     monkeypatch.setattr(engines, "by_name", by_name)

@@ -77,7 +77,9 @@ class Lazy(click.Group):
 @click.group(cls=Lazy, context_settings={"help_option_names": ["-h", "--help"]})
 @click.option("--name", metavar="NAME", help="The pool; else $ROOST_POOL, else `roost`.")
 @click.option(
-    "--engine", metavar="ENGINE", help="docker, podman or kubernetes; else $ROOST_ENGINE."
+    "--engine",
+    metavar="ENGINE",
+    help="docker, podman, kubernetes or marathon; else $ROOST_ENGINE.",
 )
 @click.version_option(package_name="roost", message="roost %(version)s")
 @click.pass_context

@@ -41,7 +41,9 @@ def selecting(function: Callable[..., Any]) -> Callable[..., Any]:
 
     @click.option("--name", metavar="NAME", help="The pool; else $ROOST_POOL, else `roost`.")
     @click.option(
-        "--engine", metavar="ENGINE", help="docker, podman or kubernetes; else $ROOST_ENGINE."
+        "--engine",
+        metavar="ENGINE",
+        help="docker, podman, kubernetes or marathon; else $ROOST_ENGINE.",
     )
     @click.pass_context
     @functools.wraps(function)

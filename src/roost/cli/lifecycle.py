@@ -41,6 +41,7 @@ limit_option = click.option(
 @click.option("--memory", metavar="M", help="Memory of each executor, such as 2GiB.")
 @click.option("--release", metavar="R", help="The image: trixie, forky, lts or feature.")
 @click.option("--network", metavar="NET", help="A network that the engine knows already.")
+@click.option("--url", metavar="URL", help="Where Marathon is, for --engine marathon.")
 @limit_option
 @click.option("--force", is_flag=True, help="Do not wait for jobs on executors that must go.")
 @selecting
@@ -53,6 +54,7 @@ def up(
     memory: str | None,
     release: str | None,
     network: str | None,
+    url: str | None,
     limit: str | None,
     force: bool,
 ) -> None:
@@ -72,6 +74,7 @@ def up(
             engine=engine,
             release=release,
             network=network,
+            url=url,
             limit=limit,
             force=force,
             progress=progress,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from difflib import get_close_matches
 from typing import Final
 
@@ -9,10 +10,13 @@ from roost.engines.base import Engine
 from roost.engines.kubernetes import KubernetesEngine
 from roost.engines.oci import DOCKER, PODMAN, Dialect, OciEngine
 from roost.errors import BadInput, EngineUnavailable
-from roost.spec import PoolSpec
+from roost.spec import Marathon, PoolSpec
+from roost.specfile import MARATHON_VARIABLE
 
 #: In the order in which they are tried.
 DIALECTS: Final[tuple[Dialect, ...]] = (DOCKER, PODMAN)
+
+MARATHON: Final = "marathon"
 
 
 def detect() -> Engine:
@@ -45,7 +49,13 @@ def by_name(name: str, spec: PoolSpec | None = None) -> Engine:
             return OciEngine(dialect)
     if name == KubernetesEngine.name:
         return KubernetesEngine(spec.kubernetes if spec else None)
-    names = [*(dialect.program for dialect in DIALECTS), KubernetesEngine.name]
+    if name == MARATHON:
+        from roost.engines.marathon.engine import MarathonEngine
+
+        settings = spec.marathon if spec else Marathon()
+        url = settings.url or os.environ.get(MARATHON_VARIABLE) or None
+        return MarathonEngine(settings.model_copy(update={"url": url}), OciEngine(DOCKER))
+    names = [*(dialect.program for dialect in DIALECTS), KubernetesEngine.name, MARATHON]
     close = get_close_matches(name, names, 1)
     raise BadInput(
         f"the engine {name!r} is unknown",

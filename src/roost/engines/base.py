@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Final, Literal, Protocol
+from typing import Final, Literal, Protocol, runtime_checkable
 
 from roost._run import Completed
 from roost.plan import Item, Network, Node, Observed, Plan, Ref, Volume
@@ -134,4 +134,17 @@ class Engine(Protocol):
 
     def endpoint(self, ref: Ref, port: int) -> str:
         """`host:port` at which this machine reaches the node's port. Raises EngineError if none."""
+        ...
+
+
+@runtime_checkable
+class Scheduler(Protocol):
+    """What an engine has beside Engine if it decides by itself where executors run.
+
+    It names them, too: `ensure` makes one more of a planned executor's group, and its events say
+    what that is called.
+    """
+
+    def check_change(self, plan: Plan, there: Observed) -> None:
+        """Raises BadInput, before anything is touched, for a plan that it cannot make of these."""
         ...

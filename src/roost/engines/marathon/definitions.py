@@ -1,4 +1,4 @@
-"""Plan → Marathon's app definitions, in the words of three generations of it. Renders only.
+"""Plan → Marathon's app definitions, in the words of three generations of it. Pure.
 
 Marathon has no safe place for a secret, so nothing is delivered: the master makes its own authority
 and every other node asks to be admitted. What belongs to one node for good, the queue above all, is
@@ -16,9 +16,16 @@ from typing import Any, Final
 from roost.confine import as_root
 from roost.engines.base import STOP_SECONDS
 from roost.errors import BadInput
-from roost.plan import Node, Plan
+from roost.plan import Node, Plan, node_name
 from roost.spec import Marathon, MarathonHealth
-from roost_node.vocab import ADMIT_PORT, CONDOR_PORT, DATA, EXTRA_CONFIG, STATE_DIR
+from roost_node.vocab import (
+    ADMIT_PORT,
+    CONDOR_PORT,
+    DATA,
+    EXTRA_CONFIG,
+    LABEL_POOL,
+    STATE_DIR,
+)
 
 #: Where a node answers `/health`, if it is asked over HTTP.
 HEALTH_PORT: Final = 5000
@@ -60,10 +67,15 @@ def apps(plan: Plan, settings: Marathon) -> dict[str, dict[str, Any]]:
     found = {}
     for group, members in groupby(plan.nodes, lambda node: node.group):
         nodes = list(members)
-        single = nodes[0].role != "execute"
-        name = f"{plan.pool}-{group}"
-        found[group] = app(plan, nodes[0], settings, name, len(nodes), named=single)
+        found[group] = app(plan.pool, nodes[0], settings, len(nodes))
     return found
+
+
+def app_id(node: Node) -> str:
+    """The app whose task is this node: its group's, or its own where it is one of a kind."""
+    if node.role != "execute":
+        return f"/{node.name}"
+    return f"/{node.labels[LABEL_POOL]}-{node.group}"
 
 
 def check(plan: Plan, settings: Marathon) -> None:
@@ -106,18 +118,16 @@ def check(plan: Plan, settings: Marathon) -> None:
             )
 
 
-def app(
-    plan: Plan, node: Node, settings: Marathon, name: str, instances: int, *, named: bool
-) -> dict[str, Any]:
-    """The app that runs `instances` nodes like `node`; one that is `named` has its own name."""
+def app(pool: str, node: Node, settings: Marathon, instances: int) -> dict[str, Any]:
+    """The app that runs `instances` nodes like `node`; what is one of a kind has its own name."""
     confined = as_root(node.confinement)
-    volumes = _volumes(plan, node, settings)
+    volumes = _volumes(pool, node, settings)
     mounted = {volume["containerPath"] for volume in volumes}
     old = settings.version == "1.1"
     parameters = [
-        ("label", f"{LABEL_APP}=/{name}"),
+        ("label", f"{LABEL_APP}={app_id(node)}"),
         *([("net", node.network)] if old else []),
-        *([("hostname", node.name)] if named else []),
+        *([("hostname", node.name)] if node.role != "execute" else []),
         ("cap-drop", "ALL"),
         *(("cap-add", capability) for capability in confined.capabilities),
         ("security-opt", "no-new-privileges"),
@@ -137,8 +147,8 @@ def app(
     }
     constraints = settings.constraints.get(node.group, ())
     return {
-        "id": f"/{name}",
-        "args": _args(plan, node, settings),
+        "id": app_id(node),
+        "args": _args(pool, node, settings),
         "cpus": node.cpus or _CPUS,
         "mem": (node.memory or 0) // 2**20,
         "instances": instances,
@@ -160,11 +170,11 @@ def app(
     }  # fmt: skip
 
 
-def _args(plan: Plan, node: Node, settings: Marathon) -> list[str]:
-    master = next(each.name for each in plan.nodes if each.role == "master")
+def _args(pool: str, node: Node, settings: Marathon) -> list[str]:
+    master = node_name(pool, "master")
     found = [f"{master}.{settings.domain}" if word == master else word for word in node.args]
     if node.role == "master":
-        found += ["--pool", plan.pool]
+        found += ["--pool", pool]
     if settings.health != "command":
         found += ["--health-port", str(HEALTH_PORT)]
     return found
@@ -192,10 +202,10 @@ def _ports(node: Node) -> list[tuple[str, int]]:
     return [("condor", CONDOR_PORT), *([("admit", ADMIT_PORT)] if node.role == "master" else [])]
 
 
-def _volumes(plan: Plan, node: Node, settings: Marathon) -> list[dict[str, Any]]:
+def _volumes(pool: str, node: Node, settings: Marathon) -> list[dict[str, Any]]:
     """For each place two entries: Mesos makes a volume in the sandbox, Docker mounts it."""
     places = {
-        mount.volume.removeprefix(f"{plan.pool}-"): mount.path
+        mount.volume.removeprefix(f"{pool}-"): mount.path
         for mount in node.mounts
     }  # fmt: skip
     if node.mounts:
