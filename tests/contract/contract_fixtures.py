@@ -21,7 +21,8 @@ from roost.plan import Retire, everything
 
 ROOT = Path(__file__).parents[2]
 
-#: A node that says what it got, then waits to be stopped; `--fail` as an argument lets it fail.
+#: A node that says what it got, then waits to be stopped; `--fail` as an argument lets it fail. To
+#: Marathon, which asks by a command of the app's, it is well at once.
 DOCKERFILE = r"""
 FROM debian:trixie-slim
 RUN mkdir -p /var/lib/roost && useradd --create-home john
@@ -30,7 +31,8 @@ RUN printf '%s\n' '#!/bin/sh' \
     'for f in /var/lib/roost/*; do stat --format "file: %n %a %u:%g" "$f"; done' \
     'case "$*" in *--fail*) echo "cannot go on" >&2; exit 3;; esac' \
     'trap "exit 0" TERM; sleep infinity & wait' > /usr/local/bin/node \
-    && chmod +x /usr/local/bin/node
+    && printf '#!/bin/sh\ntest "$1" = health\n' > /usr/local/bin/roost-node \
+    && chmod +x /usr/local/bin/node /usr/local/bin/roost-node
 VOLUME /var/spool/condor
 HEALTHCHECK --interval=1s --retries=1 CMD test -e /run/healthy
 ENTRYPOINT ["/usr/local/bin/node"]

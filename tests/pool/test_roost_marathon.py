@@ -56,8 +56,9 @@ def pool(image: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Pool]
     with at_home(directory / "state"), marathon() as there:
         text = POOL.format(image=image, network=there.network)
         found = Pool(there, name, write(directory / "pool.yaml", text))
-        said = well("up", found.file, "--name", name, "--engine", "marathon", "--url", there.url)
-        assert said == f"The pool {name} is up: 2 executors, on marathon.\n"
+        on = ("--name", name, "--engine", "marathon", "--url", there.url)
+        done = roost("up", found.file, *on, timeout=480)
+        assert done.stdout == f"The pool {name} is up: 2 executors, on marathon.\n", done.stderr
         yield found
         # What the last test has not taken down goes with the emulator.
 
@@ -75,7 +76,11 @@ def test_status_ls_and_logs_show_it(pool: Pool) -> None:
     executors = pool.executors()
     names = {f"{pool.name}-master", f"{pool.name}-submit", *executors}
     assert {node["name"] for node in status["nodes"]} == names
-    assert {(node["state"], node["health"]) for node in status["nodes"]} == {("running", "healthy")}
+    assert {node["state"] for node in status["nodes"]} == {"running"}
+    # On a busy machine a check may take too long; nobody is killed for it, and the next is soon.
+    eventually(
+        lambda: all(each["tasksUnhealthy"] == 0 for each in pool.there.emulator.listed()), 120
+    )
     assert {slot["node"] for slot in status["slots"]} == executors
     listed = roost("ls", "--engine", "marathon", "--json", env={"MARATHON_URL": pool.there.url})
     (row,) = json.loads(listed.stdout)
