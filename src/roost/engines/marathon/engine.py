@@ -421,9 +421,12 @@ class MarathonEngine:
         at = self._inside(ref)
         return self._agents.docker.exec(at, argv, user=user, stdin=stdin, timeout=timeout)
 
-    def interactive(self, ref: Ref, argv: Sequence[str], *, user: str | None = None) -> list[str]:
+    def interactive(
+        self, ref: Ref, argv: Sequence[str], *, user: str | None = None, terminal: bool = True
+    ) -> list[str]:
         """The command line with which a terminal runs `argv` in the node."""
-        return self._agents.docker.interactive(self._inside(ref), argv, user=user)
+        at = self._inside(ref)
+        return self._agents.docker.interactive(at, argv, user=user, terminal=terminal)
 
     def endpoint(self, ref: Ref, port: int) -> str:
         """`host:port` on the pool's network, if this machine is on it. Raises EngineError."""
