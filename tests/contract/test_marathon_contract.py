@@ -19,7 +19,7 @@ from roost.engines.base import Event
 from roost.engines.marathon.engine import MarathonEngine
 from roost.errors import EngineError, NameTaken
 from roost.plan import Item, Mount, Node, Observed, Ref, Volume
-from roost.spec import Marathon
+from roost.spec import Marathon, PoolSpec
 from roost_node.vocab import LABEL_GROUP, LABEL_POOL, LABEL_ROLE, LABEL_SPEC, Role
 
 pytest_plugins = ("contract_fixtures",)
@@ -60,7 +60,7 @@ def network() -> Iterator[str]:
 @pytest.fixture
 def bench(docker_image: str, network: str) -> Iterator[Bench]:
     with emulated("1.5", pace=0.02) as emulator, serving(emulator) as server:
-        engine = engines.by_name("marathon", Marathon(url=server.url))
+        engine = engines.by_name("marathon", PoolSpec(marathon=Marathon(url=server.url)))
         assert isinstance(engine, MarathonEngine)
         yield Bench(engine, emulator, docker_image, network)
 

@@ -257,6 +257,7 @@ def test_where_marathon_is_comes_from_flag_environment_or_file(tmp_path: Path) -
 
 
 def test_it_is_found_by_its_name() -> None:
-    assert engines.by_name("marathon", PoolSpec(marathon=Marathon(url="http://m"))).name == "marathon"
+    spec = PoolSpec(marathon=Marathon(url="http://m"))
+    assert engines.by_name("marathon", spec).name == "marathon"
     with pytest.raises(BadInput, match="did you mean 'marathon'"):
         engines.by_name("maraton")

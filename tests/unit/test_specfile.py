@@ -82,7 +82,8 @@ config: |
         ("colour: red", "line 1: colour is unknown; choose from name, engine, htcondor, master, "
          "submit, execute, security, network, data, data_urls, marathon, kubernetes, config"),
         ("htcondor: {release: trixy}", "line 1: htcondor.release is 'trixy'; did you mean trixie?"),
-        ("engine: lxc", "line 1: engine is 'lxc'; choose from docker, podman, kubernetes, marathon"),
+        ("engine: lxc",
+         "line 1: engine is 'lxc'; choose from docker, podman, kubernetes, marathon"),
         ("engine: [docker]",
          "line 1: engine is a list; choose from docker, podman, kubernetes, marathon"),
         ("name: 3", "line 1: name is 3; put it in quotes"),
