@@ -17,6 +17,7 @@ from roost.confine import MASTER_MEMORY, SUBMIT_MEMORY, Confinement, confinement
 from roost.data import document
 from roost.security import Secret
 from roost.spec import CERTIFICATES, Execute, PoolSpec
+from roost_node.pace import health_every
 from roost_node.vocab import (
     BIND_DIR,
     DATA,
@@ -108,6 +109,8 @@ class Node:
     """CPU limit; none if None."""
     memory: int | None = None
     """Memory limit in bytes; none if None."""
+    health_every: int | None = None
+    """Seconds between two health checks; the image's own if None."""
     mounts: tuple[Mount, ...] = ()
     binds: tuple[Bind, ...] = ()
     confinement: Confinement = field(default_factory=Confinement)
@@ -234,6 +237,7 @@ def plan(
     spool = Volume(f"{spec.name}-spool", owned)
     home = Volume(f"{spec.name}-home", owned)
     state = Volume(f"{spec.name}-state", owned)
+    executors = sum(group.count for group in spec.execute)
     master = node_name(spec.name, "master")
     second = second_master(spec.name) if spec.master.count > 1 else ""
     data = document(spec.data, spec.data_urls) if spec.data or spec.data_urls else ""
@@ -265,7 +269,7 @@ def plan(
 
         # What a node's masters and users are, it is told in place: for that it is not made anew.
         bare = Node(
-            name, role, group, spec.image_name, args(master), network, {}, cpus, memory,
+            name, role, group, spec.image_name, args(master), network, {}, cpus, memory, None,
             mounts, binds if executes else (), _confined(role, cpus, mounts, bool(data)),
         )  # fmt: skip
         labels = owned | {
@@ -278,8 +282,11 @@ def plan(
             files[EXTRA_CONFIG] = Secret(spec.config.encode())
         if known:
             files[DATA] = Secret(known.encode())
-        said = args(*filter(None, (master, second)), told=told)
-        return replace(bare, args=said, labels=labels, files=files)
+        return replace(
+            bare, args=args(*filter(None, (master, second)), told=told), labels=labels, files=files,
+            # Not in the fingerprint: a pool that grows makes no node anew for it.
+            health_every=health_every(executors) if executes else None,
+        )  # fmt: skip
 
     public = ("--public-read",) if spec.security.public_read else ()
     master_memory = spec.master.memory or MASTER_MEMORY

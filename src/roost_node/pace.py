@@ -30,6 +30,16 @@ def pace(executors: int) -> Pace:
     return next((pace for most, pace in _PACES if executors <= most), _STOCK)
 
 
+#: Seconds between two health checks of an executor, up to so many executors; beyond: 60. Each costs
+#: the machine 25 ms for the question and as much again for the engine's way into the container.
+_CHECKS: Final = ((20, None), (100, 30))
+
+
+def health_every(executors: int) -> int | None:
+    """How often executors of such a pool are asked how they are; None: as the image says."""
+    return next((every for most, every in _CHECKS if executors <= most), 60)
+
+
 def configuration(executors: int) -> str:
     """The pace as HTCondor configuration, with its reasons."""
     chosen = pace(executors)

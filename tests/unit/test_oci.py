@@ -263,7 +263,7 @@ def test_secrets_go_through_stdin_with_their_modes(install: Install, tmp_path: P
     )
     node = Node(
         "n", "execute", "cpu", "image", ("-e", "m"), "net", {LABEL_POOL: "p"},
-        cpus=1, memory=2**28, mounts=(Mount("v", "/data"),),
+        cpus=1, memory=2**28, health_every=30, mounts=(Mount("v", "/data"),),
         files={"node.key": Secret(b"hidden")},
     )  # fmt: skip
     kinds = [event.kind for event in OciEngine(DOCKER).ensure(node)]
@@ -277,7 +277,7 @@ def test_secrets_go_through_stdin_with_their_modes(install: Install, tmp_path: P
     for words in (
         "create --name n --hostname n --network net",
         "--label roost.pool=p",
-        "--cpus 1 --memory 268435456",
+        "--cpus 1 --memory 268435456 --health-interval 30s",
         "--volume v:/data",
         "--cap-drop ALL --security-opt no-new-privileges",
         "--restart unless-stopped",

@@ -395,6 +395,15 @@ def test_steps_touch_only_what_differs(before: PoolSpec, now: PoolSpec) -> None:
     assert not same & {*ensured(steps), *retired(steps)}
 
 
+def test_a_pool_that_grows_wide_makes_no_executor_anew_to_ask_it_less_often() -> None:
+    small = PoolSpec(name="p", execute=(Execute(name="cpu", count=3),))
+    wide = planned(small.scaled({"cpu": 200}))
+    kept = {node.name: node.health_every for node in wide.nodes}
+    assert kept["p-cpu-1"] == 60
+    assert kept["p-master"] is None
+    assert not retired(diff(wide, observed(planned(small))))
+
+
 @given(SPECS, st.integers(0, 8))
 def test_scaling_touches_only_executors_of_the_group(spec: PoolSpec, count: int) -> None:
     if not spec.execute:

@@ -148,6 +148,8 @@ def _service(plan: Plan, service: str, nodes: list[Node]) -> dict[str, Any]:
     }
     return {
         "image": node.image,
+        # The image's own check, less often.
+        **({"healthcheck": {"interval": f"{node.health_every}s"}} if node.health_every else {}),
         # Compose puts the values of variables in place of $NAME.
         "command": [word.replace("$", "$$") for word in (*node.args, *token)],
         # One of a kind: its name is its address and stands in its certificate.

@@ -478,6 +478,8 @@ class OciEngine:
             limits += ["--cpus", f"{node.cpus:g}"]
         if node.memory is not None:
             limits += ["--memory", str(node.memory)]
+        if node.health_every is not None:
+            limits += ["--health-interval", f"{node.health_every}s"]
         return [
             "create", "--name", node.name, "--hostname", node.name, "--network", node.network,
             *_label_flags(node.labels), *limits,
