@@ -81,8 +81,9 @@ def _header(plan: Plan) -> str:
     groups = [(service, len(nodes)) for service, nodes in _services(plan) if _scales(nodes[0])]
     if groups:
         lines += [
-            "docker compose exec -T master roost-node join-token execute "
-            f"--uses {sum(count for _, count in groups)} > {JOIN_TOKEN}",
+            # Compose mounts it with its mode, and jobs run where it is mounted.
+            "(umask 077; docker compose exec -T master roost-node join-token execute "
+            f"--uses {sum(count for _, count in groups)} > {JOIN_TOKEN})",
             "docker compose up -d",
             "",
             "Executors that come later or are made anew need a token that is still good:",
