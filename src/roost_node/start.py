@@ -255,7 +255,8 @@ def _data(wanted: Settings) -> dict[str, Any]:
 
 def _directories(role: Role) -> None:
     """HTCondor's own directories, also where a volume or tmpfs was put in their place."""
-    needed = {LOG_DIR: 0o755, "/run/condor": 0o755, "/run/lock/condor": 0o755, SPOOL_DIR: 0o755}
+    # What is logged tells of everybody's jobs: no job and no user reads it.
+    needed = {LOG_DIR: 0o750, "/run/condor": 0o755, "/run/lock/condor": 0o755, SPOOL_DIR: 0o755}
     if role == "execute":
         needed[EXECUTE_DIR] = 0o755
         _detach_leftovers()
@@ -264,9 +265,11 @@ def _directories(role: Role) -> None:
         path.mkdir(parents=True, exist_ok=True)
         if name == SPOOL_DIR:
             _adopt(path)
-        _own(path)
         if stat.S_IMODE(path.stat().st_mode) != mode:
+            if os.geteuid() == 0:  # which without FOWNER may do it only to what is its own
+                _own(path, "root")
             path.chmod(mode)
+        _own(path)
 
 
 def _detach_leftovers() -> None:

@@ -17,6 +17,12 @@ CREDULOUS: Final = f"""\
 SEC_DEFAULT_AUTHENTICATION_METHODS = SSL, {", ".join(METHODS)}
 ALLOW_READ = *
 SEC_TOKEN_SYSTEM_DIRECTORY = /etc/condor/tokens.d
+SEC_ENABLE_TOKEN_REQUEST = True
+ENABLE_RUNTIME_CONFIG = True
+ALLOW_CONFIG = *
+ALLOW_ADMINISTRATOR = *
+SETTABLE_ATTRS_CONFIG = *
+SETTABLE_ATTRS_ADMINISTRATOR = *
 """
 
 #: What a thief would need for a token or a password: the same on both collectors.
@@ -70,6 +76,66 @@ def test_only_certificates_are_believed(method: str, collectors: tuple[Node, Nod
     assert status != 0, text
     assert "Negotiator" not in text
     assert "Negotiator" in strict.sh(query, env=client("SSL"))
+
+
+def test_configuration_is_changed_by_nobody(collectors: tuple[Node, Node]) -> None:
+    """Not by the daemon's own administrator either."""
+    for node, may in zip(collectors, (False, True), strict=True):
+        address = node.sh("condor_status -collector -af MyAddress").strip()
+        status, text = node.tried(f"condor_config_val -addr '{address}' -rset ROOST_ROGUE=1")
+        assert (status == 0, "Successfully set" in text) == (may, may), text
+
+
+def test_tokens_are_given_to_nobody(collectors: tuple[Node, Node]) -> None:
+    """A request is put before an administrator where that is allowed, and waits there."""
+    for node, may in zip(collectors, (False, True), strict=True):
+        address = node.sh("condor_status -collector -af MyAddress").strip()
+        status, text = node.tried(
+            f"timeout 8 condor_token_request -pool '{address}' -identity x@roost.internal",
+            env=client("SSL"),
+        )
+        # What is accepted waits until somebody approves it.
+        assert (status, "Token request disabled" in text) == ((124, False) if may else (1, True)), (
+            text
+        )
+
+
+def test_a_pool_for_everybody_to_read(image: str, containers: Containers) -> None:
+    """`--public-read`: who has no certificate reads, and that alone; others as ever."""
+    master = containers.run("master", "-m", "--public-read")
+    healthy(master)
+    token = private(containers.directory / "token", master.sh("roost-node join-token submit"))
+    access = containers.run("submit", "-s", master.ip, "--public-read", "-u", "john", "-S", "/t",
+                            options=["-v", f"{token}:/t:ro"])  # fmt: skip
+    healthy(access)
+    stranger = containers.run("stranger", "infinity", options=["--entrypoint", "sleep"])
+    # He says that he needs no identity; what he believes of the other side is his own affair.
+    reads = [
+        "_CONDOR_SEC_CLIENT_AUTHENTICATION=OPTIONAL",
+        "_CONDOR_ALLOW_CLIENT=*",
+        "_CONDOR_SCHEDD_ADDRESS_FILE=/schedd",
+        "_CONDOR_SCHEDD_SUPER_ADDRESS_FILE=/schedd",
+    ]
+    collector = f"<{master.ip}:9618?alias={master.hostname}>"
+    schedd = f"<{access.ip}:9618?alias={access.hostname}&sock=schedd>"
+    asked = {
+        collector: f"condor_status -pool '{collector}' -any -af MyType",
+        schedd: "condor_q -all -totals",
+    }
+    stranger.sh("cat > /schedd", stdin=f"{schedd}\n")
+    for address, command in asked.items():
+        status, text = stranger.tried(command, env=reads)
+        assert status == 0, text
+        table = f"condor_ping -addr '{address}' -table READ WRITE DAEMON ADMINISTRATOR NEGOTIATOR"
+        rows = [line.split() for line in stranger.tried(table, env=reads)[1].splitlines()]
+        found = {row[0]: row[4:6] for row in rows if row and row[0].isupper()}
+        assert found.pop("READ") == ["ALLOW", "unauthenticated@unmapped"], rows
+        assert len(found) == 4
+        assert {row[0] for row in found.values()} == {"FAIL"}
+    # A member is still known, and still reads in cipher.
+    for tool in ("condor_ping -type schedd", "condor_ping -type collector"):
+        _, row = access.sh(f"{tool} -table READ", user="john").splitlines()
+        assert row.split()[2:5] == ["AES", "AES", "ALLOW"]
 
 
 def test_without_a_certificate_nothing_is_answered(

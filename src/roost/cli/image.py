@@ -1,9 +1,10 @@
-"""`roost image build` and `roost image ls`."""
+"""`roost image build`, `roost image ls` and `roost image sbom`."""
 
 from __future__ import annotations
 
 import difflib
 from collections.abc import Sequence
+from pathlib import Path
 from typing import TypeVar, get_args
 
 import click
@@ -19,7 +20,7 @@ from roost.cli.common import (
 from roost.data import Extra
 from roost.errors import BadInput
 from roost.image.build import build as build_image
-from roost.image.build import images
+from roost.image.build import find, images
 from roost.image.recipe import ImageSpec
 from roost.progress import Detail, Stage
 from roost.spec import Release
@@ -96,6 +97,48 @@ def ls(name: str | None, engine: str | None, as_json: bool) -> None:  # noqa: AR
                 for image in found
             ],
         )  # fmt: skip
+
+
+@image.command()
+@click.option(
+    "--release", default="trixie", metavar="R", help="trixie (the default), forky, lts or feature."
+)
+@click.option("--tag", default="", metavar="TAG", help="The image by name, instead of a release.")
+@click.option("--host", is_flag=True, help="Of what roost itself needs here, instead of an image.")
+@click.option(
+    "-o", "--output", metavar="FILE", type=click.Path(path_type=Path),
+    help="To this file instead of stdout.",
+)  # fmt: skip
+@selecting
+def sbom(
+    name: str | None,  # noqa: ARG001
+    engine: str | None,
+    release: str,
+    tag: str,
+    host: bool,
+    output: Path | None,
+) -> None:
+    """Print what an image is made of, as CycloneDX: a bill of materials that scanners read."""
+    from roost.image import sbom as bill
+
+    if host and tag:
+        raise BadInput("--host and --tag name two things", advice="give one of them")
+    if host:
+        text = bill.of_host()
+    else:
+        releases: tuple[Release, ...] = get_args(Release)
+        wanted = ImageSpec(_one_of("the release", release, releases), tag)
+        on = engine_named(engine)
+        made = find(on.name, wanted.name)
+        text = bill.of_image(made, bill.contents(on.name, made.tag))
+    if output is None:
+        print(text, end="")
+        return
+    try:
+        output.write_text(text)
+    except OSError as error:
+        raise BadInput(f"{output} cannot be written: {error.strerror}") from None
+    click.echo(f"Wrote {output}.", err=True)
 
 
 def _one_of(what: str, given: str, known: Sequence[Word]) -> Word:

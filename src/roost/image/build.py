@@ -16,7 +16,14 @@ from pathlib import Path
 from typing import Any, Final
 
 from roost import _run
-from roost.errors import CommandFailed, DiskFull, EngineUnavailable, ImageBuildFailed, RoostError
+from roost.errors import (
+    CommandFailed,
+    DiskFull,
+    EngineUnavailable,
+    ImageBuildFailed,
+    ImageMissing,
+    RoostError,
+)
 from roost.image import recipe
 from roost.image.recipe import (
     LABEL_HTCONDOR_VERSION,
@@ -77,6 +84,16 @@ def build(engine: str, spec: ImageSpec, progress: Progress = lambda _line: None)
     if built is None:
         raise ImageBuildFailed(f"{engine} built {spec.name} and does not have it")
     return built
+
+
+def find(engine: str, name: str) -> BuiltImage:
+    """The image of that name. Raises EngineUnavailable and ImageMissing."""
+    found = _inspect(engine, name)
+    if found is None:
+        raise ImageMissing(
+            f"the image {name} is not here", advice="`roost image ls` shows which are"
+        )
+    return found
 
 
 def images(engine: str) -> tuple[BuiltImage, ...]:

@@ -81,7 +81,8 @@ install_dir() { mkdir -p "$3"; chown "$2" "$3"; chmod "$1" "$3"; }
 install_dir 755 condor:condor /var/lib/roost
 install_dir 755 condor:condor /var/spool/condor
 install_dir 755 condor:condor /var/lib/condor/execute
-install_dir 755 condor:root /var/log/condor
+# Jobs and users have no business in it: it holds the ads of other people's jobs.
+install_dir 750 condor:root /var/log/condor
 install_dir 775 condor:condor /run/condor
 install_dir 775 condor:condor /run/lock/condor
 install_dir 755 root:root /run/sshd

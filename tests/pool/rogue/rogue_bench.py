@@ -54,13 +54,15 @@ class Place:
 
 
 @contextmanager
-def place(image: str, prefix: str, directory: Path) -> Iterator[Place]:
+def place(
+    image: str, prefix: str, directory: Path, *, cpus: int = 1, memory: str = "256MiB"
+) -> Iterator[Place]:
     """A small pool with the users john and mary, and its stranger; all gone at the end."""
     with taken_down(fresh(prefix)) as pool:
         well("up", write(
             directory / "pool.yaml",
             f"name: {pool}\nsubmit: {{users: [john, mary]}}\n"
-            "execute: [{name: execute, count: 1, cpus: 1, memory: 256MiB}]\n",
+            f"execute: [{{name: execute, count: 1, cpus: {cpus}, memory: {memory}}}]\n",
         ))  # fmt: skip
         addresses = {
             daemon: client.sinful(
