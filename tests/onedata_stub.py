@@ -12,7 +12,8 @@ It also misbehaves on demand: see Behaviour. Standard library only: it runs in a
     python3 onedata_stub.py --domain oneprovider --port 443 --certificate C --key K --token FILE
 
 `PUT /stub/behave` changes its behaviour, `PUT /stub/files/PATH` and `GET /stub/files/PATH` reach
-the space's files past the API, `GET /stub/seen` tells what was asked.
+the space's files past the API, `PUT /stub/many/N/PATH` makes N small ones, `PUT /stub/tokens` says
+which tokens are known, and until when; `GET /stub/seen` tells what was asked.
 """
 
 from __future__ import annotations
@@ -514,6 +515,11 @@ class _Handler(BaseHTTPRequestHandler):
                     self._json(204)
                 case "PUT", "files":
                     self.stub.space.write(rest, self.body)
+                    self._json(204)
+                case "PUT", "many":
+                    number, _, directory = rest.partition("/")
+                    for name in range(int(number)):
+                        self.stub.space.write(f"{directory}/f{name}", b"x")
                     self._json(204)
                 case "GET", "files":
                     self._bytes(200, bytes(self.stub.space.find(rest).data))

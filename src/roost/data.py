@@ -70,7 +70,7 @@ class Token(_Part):
     """What a job shows to be let in: a token, an SSH key, rclone's secret options."""
 
     file: Line | None = None
-    """Where `roost data login` reads it, on this machine; asked for if absent."""
+    """Where `roost data login` reads it on this machine, and `roost up` for the first user."""
 
 
 class _Data(_Part):
@@ -173,8 +173,8 @@ Scheme = Literal["onedata", "http", "https", "dav", "davs", "s3"]
 
 
 #: What `roost image build --with` adds to an image, and which types need it.
-Extra = Literal["rclone", "sshfs"]
-_NEEDS: Final[Mapping[str, Extra]] = {"rclone": "rclone", "sshfs": "sshfs"}
+Extra = Literal["rclone", "sshfs", "onedata", "oneclient"]
+_NEEDS: Final[Mapping[str, Extra]] = {"rclone": "rclone", "sshfs": "sshfs", "onedata": "onedata"}
 
 
 def extras(entries: Mapping[str, DataEntry], urls: tuple[Scheme, ...]) -> tuple[Extra, ...]:

@@ -20,7 +20,7 @@ from roost.apply import apply
 from roost.change import Change
 from roost.drain import Drainer
 from roost.engines.base import Engine
-from roost.errors import BadInput, PoolNotFound, PoolNotReady
+from roost.errors import BadInput, PoolNotFound, PoolNotReady, RoostError
 from roost.fit import as_observed, many
 from roost.members import Members
 from roost.observe.doctor import Finding, collect, examine
@@ -30,10 +30,13 @@ from roost.observe.snapshot import Snapshot, snapshot
 from roost.plan import Observed, ObservedNode, Ref, everything, leaving, with_jobs
 from roost.progress import Progress, Stage, quiet
 from roost.queue import JobResult, Queue, Submitted
-from roost.security import PoolKeys
+from roost.security import PoolKeys, Secret
 from roost.spec import PoolSpec, check_user, parse_duration, parse_size
 from roost.specfile import Overrides
+from roost.tokens import Tokens
 from roost.users import Bundle, Users
+from roost_node import files
+from roost_node.errors import BadInput as NodeBadInput
 from roost_node.vocab import DEFAULT_POOL
 
 if TYPE_CHECKING:
@@ -288,6 +291,27 @@ class Pool:
     ) -> None:
         change = Change(self.engine, wanted, progress)
         self.spec = change.make(limit=_seconds(limit), force=force)
+        self._store_tokens(progress)
+
+    def _store_tokens(self, progress: Progress) -> None:
+        """Store the tokens whose files the pool file names, for its first user, if none is there.
+
+        What fails is said and no more: the pool is up, and a login can be tried again.
+        """
+        files_of = {name: file for name in self.spec.data if (file := self.token_file(name))}
+        if not files_of:
+            return
+        tokens = self.tokens()
+        missing = {item.name for item in tokens.list() if item.token and not item.stored}
+        for name, file in files_of.items():
+            if name not in missing:
+                continue
+            try:
+                tokens.login(name, Secret(files.read(file, "the token's file")))
+                progress(Stage(f"stored {tokens.user}'s token for {name}"))
+            except (RoostError, NodeBadInput) as error:
+                said = f"{tokens.user} has no token for {name} yet: {error}"
+                progress(Stage(f"{said}; then run `roost data login {name}`"))
 
     # --- jobs -------------------------------------------------------------------------------
 
@@ -361,6 +385,15 @@ class Pool:
             known = ", ".join(self.spec.submit.users)
             raise BadInput(f"the pool {self.name!r} has no user {who!r}", advice=f"users: {known}")
         return who
+
+    def tokens(self, user: str | None = None) -> Tokens:
+        """What its jobs may mount, and a user's tokens for it; the pool's first user by default."""
+        return Tokens(self.engine, self.access_point, self._known(user))
+
+    def token_file(self, entry: str) -> Path | None:
+        """Where its pool file says that the token of this data is, on this machine."""
+        token = self.spec.data[entry].token if entry in self.spec.data else None
+        return Path(token.file).expanduser() if token is not None and token.file else None
 
     # --- who belongs to it ------------------------------------------------------------------
 

@@ -131,6 +131,19 @@ def _user(argv: Sequence[str]) -> int:
     return accounts.main(argv, start.who()[0])
 
 
+def _token(argv: Sequence[str]) -> int:
+    from roost_node.data import tokens_cli
+
+    return tokens_cli.main(argv)
+
+
+def _credmon(argv: Sequence[str]) -> int:
+    from roost_node.data import credmon
+
+    _no_more(argv)
+    return credmon.main()
+
+
 _SUBCOMMANDS: Final[dict[str, Callable[[Sequence[str]], int]]] = {
     "health": _health,
     "approve": _approve,
@@ -145,6 +158,9 @@ _SUBCOMMANDS: Final[dict[str, Callable[[Sequence[str]], int]]] = {
     "masters": _masters,
     "probe": _probe,
     "user": _user,
+    "token": _token,
+    # Run by condor_master:
+    "credmon": _credmon,
     # Run by supervisord:
     "admit": _admit,
     "greet": _greet,

@@ -7,7 +7,6 @@ are all that renewal needs; who may do what it reads when it is told to.
 from __future__ import annotations
 
 import os
-import signal
 import subprocess
 import time
 from collections.abc import Callable, Sequence
@@ -19,6 +18,7 @@ from typing import Final
 from roost_node import files, join, notice, pki, register
 from roost_node.errors import BadInput, NodeError
 from roost_node.notice import Notice
+from roost_node.signals import hang_up
 from roost_node.vocab import (
     CA_CERT,
     CA_KEY,
@@ -234,7 +234,7 @@ def _deny(role: Role, node: str, before: Notice, new: Notice, state: Path, say: 
             " name with an empty state directory, if it may come back"
         )
         files.write(state / REVOKED, f"{sentence}\n".encode(), 0o644)
-    hang_up()
+    hang_up("condor_master")
     gone = sorted(set(new.revoked) - set(before.revoked))
     back = sorted(set(before.revoked) - set(new.revoked))
     if gone:
@@ -249,14 +249,6 @@ def _deny(role: Role, node: str, before: Notice, new: Notice, state: Path, say: 
 def write_denials(current: Notice, pool: str, role: Role) -> None:
     """HTCondor's configuration against those who are revoked."""
     DENIALS.write_text(notice.denials(current.revoked, pool, role))
-
-
-def hang_up() -> None:
-    """Make condor_master, and through it every daemon, read its configuration again."""
-    for process in Path("/proc").glob("[0-9]*"):
-        with suppress(OSError):
-            if (process / "comm").read_text().strip() == "condor_master":
-                os.kill(int(process.name), signal.SIGHUP)
 
 
 def _forget(gone: Sequence[str], say: Say) -> None:

@@ -6,6 +6,7 @@ The text explains itself: an administrator reads it inside the container, withou
 from __future__ import annotations
 
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Final
 
 from roost_node import mutual_tls, sick
@@ -71,6 +72,10 @@ class Facts:
     pool has no `data:`."""
     data_problem: str = ""
     """Why this executor cannot mount all that the pool offers."""
+    plugins: tuple[Path, ...] = ()
+    """The executor's file-transfer plugins beside HTCondor's."""
+    tokens: str = ""
+    """The access point's configuration for its users' tokens, where jobs need some."""
 
 
 def configuration(settings: Settings, facts: Facts) -> str:
@@ -392,7 +397,7 @@ SCHEDD.QUERY_TIMEOUT = 5
 SCHEDD_INTERVAL = 5
 # Shadows need no tracking: ProcD's place is with the jobs, and it costs CPU at each of them.
 USE_PROCD = False
-{_KILLED}{_wishes(facts)}{_SPACE}"""
+{_KILLED}{_wishes(facts)}{facts.tokens}{_SPACE}"""
 
 
 #: A job's killed process reports one of these: the first to HTCondor, the second by way of a shell.
@@ -487,12 +492,14 @@ def _mounts(facts: Facts) -> str:
         return ""
     problem = facts.data_problem.replace("\\", "/").replace('"', "'")
     wrapper = f"USER_JOB_WRAPPER = {JOB_WRAPPER}\n" if facts.offered else ""
+    plugins = "".join(f", {plugin}" for plugin in facts.plugins)
     return f"""\
 # --- data: what jobs can mount here -------------------------------------------------------------
 {wrapper}HasDataMounts = {bool(facts.offered)}
 DataMountNames = "{",".join(facts.offered)}"
 DataMountsProblem = "{problem}"
 STARTD_ATTRS = $(STARTD_ATTRS) HasDataMounts DataMountNames DataMountsProblem
+FILETRANSFER_PLUGINS = $(FILETRANSFER_PLUGINS){plugins}
 """
 
 

@@ -246,11 +246,18 @@ def _data(wanted: Settings) -> dict[str, Any]:
     from roost_node.data import node as data_node
 
     if wanted.role == "submit":
-        return {"offered": data_node.names(data_node.read(wanted.data))}
+        from roost_node.data import tokens
+
+        offer = data_node.read(wanted.data)
+        said = tokens.configuration(offer)
+        if said:
+            tokens.prepare()
+            tokens.CONF.write_text(tokens.requirement(tokens.found(), time.time()))
+        return {"offered": data_node.names(offer), "tokens": said}
     found = data_node.prepare(wanted.data)
     if found.problem:
         logs.say(f"jobs cannot mount all data here: {found.problem}", as_json=wanted.json_logs)
-    return {"offered": found.names, "data_problem": found.problem}
+    return {"offered": found.names, "data_problem": found.problem, "plugins": found.plugins}
 
 
 def _directories(role: Role) -> None:

@@ -28,7 +28,7 @@ from roost.spec import PoolSpec
 DOCUMENTED = (
     "up", "down", "ls", "status", "submit", "q", "rm", "why", "scale", "logs", "exec", "shell",
     "doctor", "env", "image", "render", "schema", "wait",
-    "join", "approve", "drain", "user", "credential",
+    "join", "approve", "drain", "data", "user", "credential",
 )  # fmt: skip
 
 
@@ -69,7 +69,7 @@ def test_help_of_each(name: str, capsys: pytest.CaptureFixture[str]) -> None:
     assert cli.main([name, "--help"]) == 0
     said = capsys.readouterr().out
     assert said.startswith(f"Usage: roost {name}")
-    groups = ("image", "render", "schema", "credential", "user")
+    groups = ("image", "render", "schema", "credential", "user", "data")
     options = [] if name in groups else ["--name", "--engine"]
     if name in ("ls", "status", "q", "doctor", "why"):
         options.append("--json")

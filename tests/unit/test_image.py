@@ -20,6 +20,7 @@ from roost.image.build import build, images
 from roost.image.recipe import (
     DOCKERFILE,
     SUITE,
+    WHEELS,
     ImageSpec,
     begun_step,
     bootstrap_argv,
@@ -50,9 +51,8 @@ def test_every_release_has_a_suite() -> None:
 
 def test_every_extra_is_installed_and_can_be_asked_for() -> None:
     script = (REPOSITORY / "src/roost/image/extras.sh").read_text()
-    match = re.search(r"^    ([a-z |]+)\)", script, re.MULTILINE)
-    assert match
-    assert set(match[1].split(" | ")) == set(get_args(Extra))
+    cases = re.findall(r"^    ([a-z |]+)\)", script, re.MULTILINE)
+    assert sorted(" | ".join(cases).split(" | ")) == sorted(get_args(Extra))
     assert build_command("trixie", ("rclone", "sshfs")) == (
         "roost image build --release trixie --with rclone --with sshfs"
     )
@@ -330,3 +330,25 @@ def test_an_engine_that_is_not_installed_is_said(monkeypatch: pytest.MonkeyPatch
     monkeypatch.setenv("PATH", "/nowhere")
     with pytest.raises(EngineUnavailable, match="podman is not installed"):
         images("podman")
+
+
+def test_what_onedata_needs_is_fetched_with_its_hashes(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    image_build._write(str(tmp_path))
+    wheels = tmp_path / WHEELS
+    pinned = [
+        line for line in (wheels / "requirements.txt").read_text().splitlines() if "==" in line
+    ]
+    assert pinned and all(" --hash=sha256:" in line for line in pinned)
+    asked: list[Sequence[str]] = []
+
+    def run(argv: Sequence[str], **_: Any) -> Completed:
+        asked.append(argv)
+        return Completed(tuple(argv), 1, b"", "WARNING: x\nERROR: no matching distribution\n")
+
+    monkeypatch.setattr(_run, "run", run)
+    with pytest.raises(ImageBuildFailed, match="cannot be fetched: ERROR: no matching") as failed:
+        image_build._fetch_wheels(wheels, lambda _: None)
+    assert "pip download" in failed.value.advice
+    assert {"--require-hashes", "--no-deps"} <= set(asked[0])

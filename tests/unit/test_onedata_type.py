@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +26,12 @@ def _request(tmp_path: Path, *, write: bool = False, **options: Any) -> Request:
     return Request(entry, write, tmp_path / "data", "/dev/fd/7", work, token)
 
 
+def _told(request: Request) -> Mapping[str, Any]:
+    server = onedata.server(request)
+    told: Mapping[str, Any] = json.loads(Path(server.argv[1]).read_text())
+    return told
+
+
 @pytest.fixture
 def stub(tmp_path: Path) -> Iterator[tuple[Stub, dict[str, Any]]]:
     with onedata_bench.running(tmp_path) as (stub, ca):
@@ -36,10 +42,11 @@ def test_our_server_is_told_everything_but_the_token(tmp_path: Path) -> None:
     server = onedata.server(_request(tmp_path, path="in", ca="-----BEGIN CERTIFICATE-----"))
     program, file = server.argv
     told = json.loads(Path(file).read_text())
-    assert (program, server.env, server.opens) == ("roost-onedata", {}, False)
+    assert (program, server.opens) == ("roost-onedata", False)
     assert TOKEN not in Path(file).read_text()
+    assert TOKEN not in str(server.env)
     assert told == {
-        "host": "provider.example.org", "space": SPACE, "path": "in", "timeout": 30,
+        "name": SPACE, "host": "provider.example.org", "space": SPACE, "path": "in", "timeout": 30,
         "authorities": str(tmp_path / "work/authorities/ca.pem"), "write": False,
         "token": str(tmp_path / "onedata.use"), "target": "/dev/fd/7",
     }  # fmt: skip
@@ -56,7 +63,7 @@ def test_the_server_finds_the_space(tmp_path: Path, stub: tuple[Stub, dict[str, 
     server, options = stub
     server.space.write("in/f", b"x")
     request = _request(tmp_path, path="in", **options)
-    told = onedata.told(request, request.token or Path(), str(tmp_path / "ca.pem"))
+    told = _told(request)
     files = serve.mounted(told)
     assert [name for name, _, _ in files.readdir("/", 0)] == [".", "..", "f"]
 
@@ -76,7 +83,7 @@ def test_what_cannot_be_mounted_is_said_before(
     server, options = stub
     server.space.write("f", b"x")
     request = _request(tmp_path, **options)
-    told = {**onedata.told(request, request.token or Path(), str(tmp_path / "ca.pem")), **changes}
+    told = {**_told(request), **changes}
     with pytest.raises(Refused, match=said):
         serve.mounted(told)
 
@@ -87,7 +94,7 @@ def test_a_token_for_reading_does_not_mount_for_writing(
     server, options = stub
     server.readonly_tokens.add(TOKEN)
     request = _request(tmp_path, write=True, **options)
-    told = onedata.told(request, request.token or Path(), str(tmp_path / "ca.pem"))
+    told = _told(request)
     with pytest.raises(Refused, match="reading only"):
         serve.mounted(told)
 

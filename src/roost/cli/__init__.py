@@ -38,6 +38,7 @@ COMMANDS: Final[dict[str, tuple[str, str]]] = {
     "user": ("users", "Add, list or remove those who submit."),
     "credential": ("members", "List, revoke or replace certificates."),
     "doctor": ("lifecycle", "Find out what is wrong, and what to do."),
+    "data": ("data", "Store tokens for the pool's data, or list it."),
     "env": ("lifecycle", "Print shell exports for this machine's own HTCondor tools."),
     "image": ("image", "Build the image, or list the images that are here."),
     "render": ("files", "Write the pool as files for another tool."),

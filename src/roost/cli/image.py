@@ -48,7 +48,7 @@ def image() -> None:
     "extras",
     multiple=True,
     metavar="NAME",
-    help="Add a program that mounts data: rclone or sshfs; repeatable.",
+    help="Add what mounts data: rclone, sshfs, onedata or oneclient; repeatable.",
 )
 @selecting
 def build(

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import shutil
+import sys
 import tempfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
@@ -196,6 +197,8 @@ def _build(engine: str, spec: ImageSpec, htcondor_version: str, progress: Progre
     with tempfile.TemporaryDirectory(prefix="roost-") as scratch:
         context, id_file = f"{scratch}/context", Path(scratch, "id")
         _write(context)
+        if "onedata" in spec.extras:
+            _fetch_wheels(Path(context, recipe.WHEELS), progress)
         argv = recipe.build_argv(engine, args, context, str(id_file))
         try:
             _follow(argv, progress, f"building {spec.name}")
@@ -203,6 +206,24 @@ def _build(engine: str, spec: ImageSpec, htcondor_version: str, progress: Progre
             _prune(engine)
             raise
         return id_file.read_text().strip()
+
+
+def _fetch_wheels(directory: Path, progress: Progress) -> None:
+    """What Debian does not have, as pip is set up to fetch it here. Raises ImageBuildFailed."""
+    progress("fetching what onedata needs")
+    argv = [sys.executable, "-m", "pip", "download", "--quiet", "--disable-pip-version-check",
+            "--require-hashes", "--no-deps", "--only-binary", ":all:", "--dest", str(directory),
+            "--requirement", str(directory / "requirements.txt")]  # fmt: skip
+    done = _run.run(argv, timeout=600)
+    if done.status != 0:
+        last = (done.stderr.strip().splitlines() or ["pip said nothing"])[-1]
+        raise ImageBuildFailed(
+            f"what onedata needs cannot be fetched: {last}",
+            advice=f"see whether `{Path(sys.executable).name} -m pip download mfusepy` works here",
+        )
+    for file in directory.iterdir():
+        os.utime(file, (_LONG_AGO, _LONG_AGO))
+    os.utime(directory, (_LONG_AGO, _LONG_AGO))
 
 
 def _write(context: str) -> None:

@@ -11,6 +11,8 @@ from roost.data import Extra
 from roost.spec import Release, image_name
 
 DOCKERFILE: Final = "src/roost/image/Dockerfile"
+#: In a context: what an image with `onedata` needs, and roost fetches.
+WHEELS: Final = "src/roost/image/onedata"
 
 #: The Debian under each release; `lts` and `feature` come from HTCondor's own repository, for it.
 SUITE: Final[Mapping[Release, str]] = {

@@ -17,7 +17,7 @@ from roost_node.vocab import DRAINING, HOLD_DATA, HOLD_DISK, HOLD_KILLED, HOLD_M
 HOLD_ADVICE: Final = {
     1: "release it with condor_release when you want it to go on",
     3: "its own periodic_hold or on_exit_hold asked for this; release it with condor_release",
-    4: "its credentials are damaged: renew them and release it",
+    4: "`roost data ls` shows which token is missing, `roost data login` stores it; then release",
     5: "its own policy (periodic_hold, on_exit_remove, …) cannot be evaluated: correct it and "
        "submit it again",
     6: "the executable could not be started: check its first line (#!), its format and the "

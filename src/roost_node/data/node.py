@@ -15,6 +15,8 @@ from roost_node.data.job import OFFER
 from roost_node.data.types import bind
 from roost_node.errors import BadInput
 
+#: In an image that is built with `onedata`.
+ONEDATA: Final = Path("/usr/lib/roost/onedata-plugin")
 #: The account of a job: the first of those that the image has.
 _ACCOUNT: Final = "slot1_1"
 
@@ -25,6 +27,8 @@ class Ability:
 
     names: tuple[str, ...] = ()
     """Names of the pool file's `data:`; of URLs `https_url`."""
+    plugins: tuple[Path, ...] = ()
+    """HTCondor's file-transfer plugins for what needs no mount."""
     problem: str = ""
     """Why this node mounts less than the pool offers, in one sentence."""
 
@@ -45,17 +49,25 @@ def names(offer: Offer) -> tuple[str, ...]:
 def prepare(path: Path) -> Ability:
     """Make an executor ready for jobs that mount. Raises BadInput."""
     offer = read(path)
-    problem = probe.problem(*_ids())
-    if problem:
-        return Ability(problem=problem)
     OFFER.write_text(path.read_text())
     OFFER.chmod(0o644)
+    plugins = (ONEDATA,) if _transfers(offer) and ONEDATA.exists() else ()
+    problem = probe.problem(*_ids())
+    if problem:
+        return Ability(plugins=plugins, problem=problem)
     missing = {name: why for name, why in ((name, _missing(offer, name)) for name in names(offer))
                if why}  # fmt: skip
     return Ability(
         tuple(name for name in names(offer) if name not in missing),
+        plugins,
         "; ".join(dict.fromkeys(missing.values())),
     )
+
+
+def _transfers(offer: Offer) -> bool:
+    """Whether onedata:// URLs mean something in this pool."""
+    types = {entry.type for entry in offer.entries.values()}
+    return "onedata" in types or "onedata" in offer.urls
 
 
 def _ids() -> tuple[int, int]:

@@ -1,4 +1,4 @@
-"""The program that serves a space to a job: `roost-onedata REQUEST`.
+"""The program `roost-onedata`: serves a space to a job (`roost-onedata REQUEST`), or is the plugin.
 
 REQUEST is a file of JSON: see `request` in roost_node.data.types.onedata. Nothing that is secret is
 on the command line or in the environment. It ends with status 0 once all that was written is there;
@@ -17,6 +17,7 @@ from typing import Any, cast
 
 from onedatafilerestclient import OnedataFileRESTClient
 
+from roost_node.data import credential
 from roost_node.data.onedata import zone
 from roost_node.data.onedata.operations import Files
 from roost_node.data.onedata.space import FRESH, Space
@@ -25,53 +26,48 @@ from roost_node.data.shape import Refused
 
 def mounted(request: Mapping[str, Any]) -> Files:
     """The space that a request is for, before it is mounted. Raises Refused."""
-    try:
-        token = token_in(Path(request["token"]))
-    except (OSError, KeyError) as error:
-        raise Refused(f"its token cannot be read: {error}") from None
-    space = open_space(request, token, write=request["write"])
+    space = opened(request)
     try:
         root = space.attributes("/")
     except OSError as error:
-        raise Refused(
-            f"{request['path'] or 'the space'} cannot be read: {error.strerror}"
-        ) from None
+        raise Refused(f"{request['path'] or 'it'} cannot be read: {error.strerror}") from None
     if not root.directory:
         raise Refused(f"{request['path']} is a file; give the directory that it is in")
     return Files(space, write=request["write"])
 
 
-def open_space(request: Mapping[str, Any], token: str, *, write: bool) -> Space:
+def opened(request: Mapping[str, Any]) -> Space:
     """The space, once it is clear that the token reaches it. Raises Refused."""
-    authorities = str(request.get("authorities", ""))
-    scope = zone.ask(request["host"], token, authorities)
+    token = credential.read(Path(request["token"]))
+    try:
+        scope = zone.ask(request["host"], token, request["authorities"])
+    except zone.BadToken as bad:
+        raise Refused(
+            f"{bad}; store a good one with `roost data login {request['name']}`"
+        ) from None
     found = zone.space(scope, request["space"])
-    if write and scope.read_only:
+    if request["write"] and scope.read_only:
         raise Refused("the token permits reading only, and the job asks to write")
     client = OnedataFileRESTClient(
         scope.zone,
         token,
         [scope.preferred] if scope.preferred else None,
         # `requests` takes a file of CAs here as well, which the client hands on.
-        verify_ssl=cast(bool, authorities or True),
-        timeout=(8, int(request.get("timeout", 30))),
+        verify_ssl=cast(bool, request["authorities"] or True),
+        timeout=(8, request["timeout"]),
     )
     return Space(client, found, request["path"])
 
 
-def token_in(file: Path) -> str:
-    """The token in HTCondor's file of a credential. Raises OSError, KeyError."""
-    try:
-        return str(json.loads(file.read_text())["access_token"])
-    except (ValueError, TypeError):
-        raise KeyError("access_token") from None
-
-
 def main(argv: Sequence[str]) -> int:
-    """Serve the mount until it is gone."""
+    """Serve the mount until it is gone, or transfer files."""
     # What goes wrong in an operation is the answer to it, and no traceback on stderr.
     warnings.simplefilter("ignore")
     logging.disable()
+    if "-infile" in argv:
+        from roost_node.data.onedata import plugin
+
+        return plugin.main(argv)
     request = json.loads(Path(argv[0]).read_text())
     try:
         files = mounted(request)

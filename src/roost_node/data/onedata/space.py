@@ -127,10 +127,13 @@ class Space:
         """These bytes from `offset` on; without one the file has these and no others."""
         _tried(self._client.put_file_content, self._space, data, offset=offset, file_id=id_)
 
-    def create(self, path: str, *, directory: bool = False, mode: int = 0) -> Attributes:
+    def create(
+        self, path: str, *, directory: bool = False, mode: int = 0, parents: bool = False
+    ) -> Attributes:
         made = _once(
             self._client.create_file, self._space, quote(self._full(path)),
             file_type="DIR" if directory else "REG", mode=mode or None,
+            create_parents=parents,
         )  # fmt: skip
         name = path.rpartition("/")[2]
         mode = mode or (0o775 if directory else 0o664)

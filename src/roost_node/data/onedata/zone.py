@@ -25,6 +25,14 @@ OLDEST: Final = (21, 2, 1)
 TIMEOUT: Final = 20.0
 
 
+class Unreachable(Refused):
+    """Nobody answered, so nothing is known of the token."""
+
+
+class BadToken(Refused):
+    """The token is not, or no longer, good."""
+
+
 @dataclass(frozen=True)
 class Provider:
     """A Oneprovider that a token can reach."""
@@ -72,7 +80,8 @@ def ask(host: str, token: str, authorities: str = "", timeout: float = TIMEOUT) 
     url = f"https://{zone}/api/v3/onezone/tokens/infer_access_token_scope"
     status, answer = _answer(url, context, timeout, {"token": token})
     if status != 200:
-        raise Refused(problem(answer.get("error")) or f"{zone} answered with status {status}")
+        wrong = problem(answer.get("error"))
+        raise BadToken(wrong) if wrong else Unreachable(f"{zone} answered with status {status}")
     try:
         return _scope(zone, preferred, answer)
     except (KeyError, TypeError, AttributeError) as error:
@@ -107,10 +116,10 @@ def _answer(
     except (OSError, http.client.HTTPException) as error:
         reason = getattr(error, "reason", None) or error
         if isinstance(reason, ssl.SSLCertVerificationError):
-            raise Refused(f"the certificate of {host} is not believed: "
+            raise Unreachable(f"the certificate of {host} is not believed: "
                           f"{reason.verify_message}") from None  # fmt: skip
         said = "it does not answer" if isinstance(reason, TimeoutError) else str(reason)
-        raise Refused(f"{host} cannot be reached: {said}") from None
+        raise Unreachable(f"{host} cannot be reached: {said}") from None
     try:
         found = json.loads(text or b"{}")
     except ValueError:

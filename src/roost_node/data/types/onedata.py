@@ -12,10 +12,14 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Final
 
-from roost_node.data.shape import Refused, Request, Server
+from roost_node.data import credential
+from roost_node.data.entries import token_name
+from roost_node.data.shape import Entry, Refused, Request, Server
 
 #: Ours; an image built with `onedata` has it.
 SERVER: Final = "roost-onedata"
+#: Its memory is the job's: what it has read and handed on goes back to the system.
+_FRUGAL: Final = {"MALLOC_ARENA_MAX": "2", "MALLOC_MMAP_THRESHOLD_": "131072"}
 PROGRAM: Final = "oneclient" if shutil.which("oneclient") else SERVER
 
 
@@ -23,55 +27,54 @@ def server(request: Request) -> Server:
     """What to run. Raises Refused."""
     if request.token is None:
         raise Refused(f"it needs a token; store yours with `roost data login {request.entry.name}`")
-    authorities = _authorities(request)
+    asked = told(
+        request.entry, request.token, request.work, write=request.write, target=request.target
+    )
     if PROGRAM == "oneclient":
-        return _oneclient(request, request.token, authorities)
-    asked = request.work / "request.json"
-    asked.write_text(json.dumps(told(request, request.token, authorities)))
-    return Server((SERVER, str(asked)))
+        return _oneclient(request, asked)
+    file = request.work / "request.json"
+    file.write_text(json.dumps(asked))
+    return Server((SERVER, str(file)), _FRUGAL)
 
 
-def told(request: Request, token: Path, authorities: str) -> Mapping[str, Any]:
+def told(entry: Entry, token: Path, work: Path, *, write: bool, target: str) -> Mapping[str, Any]:
     """What our server reads: nothing of it is secret, the token stands in HTCondor's file."""
-    options = request.entry.options
+    options = entry.options
     return {
+        "name": token_name(entry),
         "host": options["host"],
-        "space": options.get("space") or request.entry.name,
+        "space": options.get("space") or entry.name,
         "path": options.get("path", ""),
         "timeout": options.get("timeout", 30),
-        "authorities": authorities,
+        "authorities": _authorities(options.get("ca"), work),
         "token": str(token),
-        "write": request.write,
-        "target": request.target,
+        "write": write,
+        "target": target,
     }
 
 
-def _authorities(request: Request) -> str:
+def _authorities(pem: str | None, work: Path) -> str:
     """The file of the CAs that are believed; empty: the image's."""
-    text = request.entry.options.get("ca")
-    if not text:
+    if not pem:
         return ""
-    directory = request.work / "authorities"
+    directory = work / "authorities"
     directory.mkdir(exist_ok=True)
     file = directory / "ca.pem"
-    file.write_text(str(text))
+    file.write_text(pem)
     return str(file)
 
 
-def _oneclient(request: Request, token: Path, authorities: str) -> Server:
+def _oneclient(request: Request, asked: Mapping[str, Any]) -> Server:
     """The vendor's client, by the names that its options have today.
 
     It shows the space as a directory in the mount, and nothing less than a space.
     """
     from roost_node.data.onedata import zone
 
-    asked = told(request, token, authorities)
     if asked["path"]:
         raise Refused("oneclient mounts whole spaces; remove `path`, or use an image without it")
-    try:
-        secret = str(json.loads(token.read_text())["access_token"])
-    except (OSError, ValueError, KeyError, TypeError):
-        raise Refused("its token cannot be read") from None
+    secret = credential.read(Path(asked["token"]))
+    authorities = asked["authorities"]
     scope = zone.ask(asked["host"], secret, authorities)
     found = zone.space(scope, asked["space"])
     online = [provider.domain for provider in found.providers if provider.online]
