@@ -89,8 +89,16 @@ class Members:
     """Asks the master of a pool about those who come and go."""
 
     def __init__(
-        self, engine: Engine, pool: str, nodes: Sequence[ObservedNode], keys: PoolKeys | None = None
+        self,
+        engine: Engine,
+        pool: str,
+        nodes: Sequence[ObservedNode],
+        keys: PoolKeys | None = None,
+        *,
+        address: str = "",
     ) -> None:
+        """`address` is where other hosts reach the master; its own on the network if empty."""
+        self._address = address
         self._keys = keys or PoolKeys(pool)
         self._engine = engine
         self._pool = pool
@@ -116,7 +124,7 @@ class Members:
             )
         if uses < 1:
             raise BadInput(f"{uses} uses admit nobody", advice="give 1 or more")
-        where = address or master.address
+        where = address or self._address or master.address
         if not where:
             raise PoolNotReady(
                 f"{master.name} has no address on the pool's network",

@@ -15,6 +15,7 @@ from typing import Final, Literal, Protocol
 
 from roost.confine import MASTER_MEMORY, SUBMIT_MEMORY, Confinement, confinement
 from roost.data import document
+from roost.placing import Placement, network_name, place
 from roost.security import Secret
 from roost.spec import CERTIFICATES, Execute, PoolSpec
 from roost_node.pace import health_every
@@ -66,6 +67,8 @@ class Network:
 
     name: str
     labels: Mapping[str, str]
+    host: str = ""
+    """The host that it is on, of several; empty if there is one engine alone."""
 
 
 @dataclass(frozen=True)
@@ -74,6 +77,7 @@ class Volume:
 
     name: str
     labels: Mapping[str, str]
+    host: str = ""
 
 
 @dataclass(frozen=True)
@@ -114,8 +118,14 @@ class Node:
     mounts: tuple[Mount, ...] = ()
     binds: tuple[Bind, ...] = ()
     confinement: Confinement = field(default_factory=Confinement)
+    placement: Placement = field(default_factory=Placement)
+    """Where it is, of several hosts, and how it is found there."""
     files: Mapping[str, Secret] = field(default_factory=dict, compare=False)
     """Delivered into STATE_DIR before the node starts; by file name."""
+
+    @property
+    def host(self) -> str:
+        return self.placement.host
 
 
 Item = Network | Volume | Node
@@ -169,6 +179,8 @@ class ObservedNode:
     """When its process started last, in ISO 8601; empty if never."""
     networks: tuple[str, ...] = ()
     """The networks that it is on, or will be once it runs: names and ids."""
+    host: str = ""
+    """Of several hosts, the one that it is on."""
 
     @property
     def ref(self) -> Ref:
@@ -232,11 +244,14 @@ def plan(
     whatever names an engine gave them.
     """
     owned = {LABEL_POOL: spec.name}
-    network = spec.network.name or spec.name
-    networks = () if spec.network.name else (Network(spec.name, owned),)
-    spool = Volume(f"{spec.name}-spool", owned)
-    home = Volume(f"{spec.name}-home", owned)
-    state = Volume(f"{spec.name}-state", owned)
+    head = spec.hosts[0].name if spec.hosts else ""
+    networks = () if spec.network.name else tuple(
+        Network(network_name(spec, host), owned, host)
+        for host in [each.name for each in spec.hosts] or [""]
+    )  # fmt: skip
+    spool = Volume(f"{spec.name}-spool", owned, head)
+    home = Volume(f"{spec.name}-home", owned, head)
+    state = Volume(f"{spec.name}-state", owned, head)
     executors = sum(group.count for group in spec.execute)
     master = node_name(spec.name, "master")
     second = second_master(spec.name) if spec.master.count > 1 else ""
@@ -257,6 +272,7 @@ def plan(
         mounts: tuple[Mount, ...] = (),
         told: Sequence[str] = (),
     ) -> Node:
+        at = place(spec, role, master, group, _number(name))
         extra = ("-c", f"{STATE_DIR}/{EXTRA_CONFIG}") if spec.config else ()
         known = data if role != "master" else ""
         if known:
@@ -265,12 +281,12 @@ def plan(
 
         def args(*masters: str, told: Sequence[str] = ()) -> tuple[str, ...]:
             address = () if role == "master" else (",".join(masters),)
-            return (ROLE_FLAG[role], *address, *told, *options, *extra)
+            return (ROLE_FLAG[role], *address, *told, *options, *at.options, *extra)
 
         # What a node's masters and users are, it is told in place: for that it is not made anew.
         bare = Node(
-            name, role, group, spec.image_name, args(master), network, {}, cpus, memory, None,
-            mounts, binds if executes else (), _confined(role, cpus, mounts, bool(data)),
+            name, role, group, spec.image_name, args(master), at.network, {}, cpus, memory, None,
+            mounts, binds if executes else (), _confined(role, cpus, mounts, bool(data)), at,
         )  # fmt: skip
         labels = owned | {
             LABEL_ROLE: role,
@@ -330,6 +346,12 @@ def _confined(role: Role, cpus: float | None, mounts: tuple[Mount, ...], data: b
     return replace(to, volumes=tuple(path for path in to.volumes if path not in mounted))
 
 
+def _number(name: str) -> int:
+    """The number at the end of a node's name; 1 if an engine named it otherwise."""
+    last = name.rpartition("-")[2]
+    return int(last) if last.isdecimal() else 1
+
+
 def _names(pool: str, group: Execute, standing: Collection[str], named: Sequence[str]) -> list[str]:
     given = list(named[: group.count])
     numbers = _numbers(f"{pool}-{group.name}-", group.count - len(given), standing)
@@ -351,6 +373,8 @@ def _fingerprint(node: Node, config: str, data: str) -> str:
             astuple(node.confinement)[:-1], config]  # fmt: skip
     # Only where there is any: a pool without data is not made anew because others have some.
     said += [data, [astuple(bind) for bind in node.binds]] if data else []
+    if node.host:  # what was made for one engine alone keeps its fingerprint
+        said.append(astuple(node.placement))
     return hashlib.sha256(json.dumps(said).encode()).hexdigest()[:16]
 
 

@@ -27,6 +27,7 @@ from roost.observe.doctor import Finding, collect, examine
 from roost.observe.network import NetworkReport
 from roost.observe.reach import examine_network
 from roost.observe.snapshot import Snapshot, snapshot
+from roost.placing import master_address, submit_port
 from roost.plan import Observed, ObservedNode, Ref, everything, leaving, with_jobs
 from roost.progress import Progress, Stage, quiet
 from roost.queue import JobResult, Queue, Submitted
@@ -168,7 +169,7 @@ class Pool:
             chosen = name or os.environ.get("ROOST_POOL") or DEFAULT_POOL
             path = kept.last(chosen) if source is None else Path(source)
             spec = specfile.load(path, environ=os.environ, overrides=given)
-        pool = cls(spec, on or _engine(spec.engine, spec))
+        pool = cls(spec, on or _engine_for(spec))
         pool._change(spec, progress, limit=limit, force=force)
         return pool
 
@@ -400,12 +401,15 @@ class Pool:
     @property
     def members(self) -> Members:
         """Those who join it, and those who ask to."""
-        return Members(self.engine, self.name, self.observe().nodes, PoolKeys(self.name))
+        return Members(
+            self.engine, self.name, self.observe().nodes, PoolKeys(self.name),
+            address=master_address(self.spec),
+        )  # fmt: skip
 
     @property
     def users(self) -> Users:
         """Those who may submit, and what they need for it."""
-        return Users(self.engine, self.observe(), PoolKeys(self.name))
+        return Users(self.engine, self.observe(), PoolKeys(self.name), port=submit_port(self.spec))
 
     def submitters(self) -> tuple[Submitter, ...]:
         """Who may submit, or might once, by name."""
@@ -578,11 +582,37 @@ def _engine(name: str | None, spec: PoolSpec | None) -> Engine:
     return engines.by_name(name, spec) if name else engines.detect()
 
 
+def _engine_for(spec: PoolSpec) -> Engine:
+    """The engine on which the pool becomes `spec`: with the hosts that it leaves, too.
+
+    Raises BadInput where that would leave the jobs behind.
+    """
+    before = kept.stored(spec.name)
+    if before is not None and _head(before) != _head(spec):
+        raise BadInput(
+            f"the pool {spec.name!r} runs on {_head(before) or 'one engine'}, and its queue cannot "
+            f"follow it to {_head(spec) or 'one engine'}",
+            advice="name the same first host, or take it down first with `roost down`",
+        )
+    if not spec.hosts:
+        return _engine(spec.engine, spec)
+    left = before.hosts if before is not None else ()
+    return engines.of_hosts([*spec.hosts, *(host for host in left if host.name not in
+                             {each.name for each in spec.hosts})])  # fmt: skip
+
+
+def _head(spec: PoolSpec) -> str:
+    """Where master and access point are, of several hosts."""
+    return spec.hosts[0].name if spec.hosts else ""
+
+
 def _holder(name: str, engine: str | Engine | None) -> Engine:
     """The engine that is meant, else the one that the pool was made on, else the first there is."""
     if engine is not None and not isinstance(engine, str):
         return engine
     stored = kept.stored(name)
+    if stored is not None and stored.hosts:
+        return engines.of_hosts(stored.hosts)
     return _engine(engine or (stored.engine if stored else None), stored)
 
 

@@ -6,6 +6,7 @@ validator raises is the end of a sentence that begins with the place: `is 'root'
 
 from __future__ import annotations
 
+import ipaddress
 import os
 import re
 from collections.abc import Mapping
@@ -20,6 +21,7 @@ from pydantic import (
     Field,
     ValidationInfo,
     field_validator,
+    model_validator,
 )
 
 from roost.data import DataEntry, Extra, Scheme, extras
@@ -44,6 +46,7 @@ PolicyKind = Literal["kubernetes", "calico", "none"]
 NAME_PATTERN: Final = r"^[a-z][a-z0-9-]{0,30}[a-z0-9]$|^[a-z]$"
 USER_PATTERN: Final = r"^[a-z_][a-z0-9_-]{0,30}$"
 IMAGE_PATTERN: Final = r"^[a-zA-Z0-9][a-zA-Z0-9._/:@-]*$"
+DOCKER_PATTERN: Final = r"^(ssh|tcp)://[A-Za-z0-9_.@:\[\]-]+/?$|^unix:///[^\s]+$"
 NETWORK_PATTERN: Final = r"^[a-zA-Z0-9][a-zA-Z0-9_.-]*$"
 #: A name as Kubernetes takes them, of a namespace or another object; of a context, which is free.
 OBJECT_PATTERN: Final = r"^[a-z0-9]([a-z0-9.-]{0,61}[a-z0-9])?$"
@@ -171,6 +174,13 @@ def _fit_network(name: str) -> str:
     return name
 
 
+def _ip(text: str) -> str:
+    try:
+        return str(ipaddress.ip_address(text))
+    except ValueError:
+        raise ValueError(f"is {text!r}, not an IP address; write it as 192.0.2.1") from None
+
+
 def _condor_text(text: str) -> str:
     try:
         odd = b"\0" in text.encode()
@@ -275,6 +285,40 @@ class Network(_Part):
 
     name: Annotated[str, Field(pattern=NETWORK_PATTERN), AfterValidator(_fit_network)] | None = None
     """A network that the engine knows already; without it roost makes one named after the pool."""
+    master: Annotated[str, AfterValidator(_ip)] | None = None
+    """The master's address there; only where several hosts have this network."""
+
+
+class Host(_Part):
+    """A machine of several, with a Docker that runs a share of the pool."""
+
+    name: Name
+    """What the pool calls it."""
+    docker: Annotated[str, Field(pattern=DOCKER_PATTERN)] | None = None
+    """Its Docker: `ssh://user@host`, `tcp://host:2376` with `tls`, or `unix:///…`; without it the
+    one that Docker's own settings name here."""
+    tls: str | None = None
+    """The directory with ca.pem, cert.pem and key.pem for `tcp://`; `~` is the home."""
+    address: Annotated[str, AfterValidator(_ip)] | None = None
+    """Its address as the other hosts reach it; the first host needs one unless `network` is set."""
+    execute: Mapping[Name, Annotated[int, Field(strict=True, ge=1, le=MAX_EXECUTORS)]] = {}
+    """How many executors of each group it has. With more or fewer in all, hosts take turns so."""
+
+    @field_validator("tls")
+    @classmethod
+    def _with_tcp(cls, tls: str | None, info: ValidationInfo) -> str | None:
+        if tls is not None and not (info.data.get("docker") or "").startswith("tcp://"):
+            raise ValueError("goes with `docker: tcp://…` alone; leave it out")
+        return tls
+
+    @model_validator(mode="after")
+    def _not_open_to_all(self) -> Host:
+        if (self.docker or "").startswith("tcp://") and self.tls is None:
+            raise ValueError(
+                "has docker: tcp://… without `tls`: whoever reaches that port is root there; name "
+                "the directory of its certificates, or use ssh://"
+            )
+        return self
 
 
 class Security(_Part):
@@ -345,6 +389,20 @@ class Kubernetes(_Part):
     """The Secret with which the image is pulled, if its registry asks for one."""
 
 
+def _field(part: Any, name: str) -> Any:
+    return part.get(name) if isinstance(part, dict) else getattr(part, name, None)
+
+
+def _counted(group: Any, sums: Mapping[str, int]) -> Any:
+    """A group as it was given, with its hosts' count if it names none."""
+    name = _field(group, "name") or "execute"
+    if isinstance(group, Execute):
+        if name not in sums or "count" in group.model_fields_set:
+            return group
+        return group.model_copy(update={"count": sums[name]})
+    return {"count": sums[name], **group} if name in sums else group
+
+
 class PoolSpec(_Part):
     """A pool: what `pool.yaml` says, complete."""
 
@@ -364,6 +422,8 @@ class PoolSpec(_Part):
     """Who may read the pool, and what its certificates are like."""
     network: Network = Network()
     """The network that the pool's containers share."""
+    hosts: tuple[Host, ...] = ()
+    """The machines that the pool is on, if several; the first has master and access point."""
     data: Mapping[Name, DataEntry] = {}
     """What jobs may mount by name (`+DataMounts` in their submit files)."""
     data_urls: tuple[Scheme, ...] = ()
@@ -374,6 +434,57 @@ class PoolSpec(_Part):
     """How the pool runs on Kubernetes; other engines take no notice of it."""
     config: Annotated[str, AfterValidator(_condor_text)] = ""
     """HTCondor configuration for every node, read last."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _counts_of_hosts(cls, data: Any) -> Any:
+        """A group that names no count has what its hosts name."""
+        if not isinstance(data, dict) or not data.get("hosts"):
+            return data
+        try:
+            shares = [dict(_field(host, "execute") or {}) for host in data["hosts"]]
+            sums = {name: sum(share.get(name, 0) for share in shares) for each in shares
+                    for name in each}  # fmt: skip
+            groups = [_counted(group, sums) for group in data.get("execute", [{}])]
+        except (TypeError, ValueError, AttributeError):
+            return data  # for the fields' own checks to say
+        return data | {"execute": groups}
+
+    @model_validator(mode="after")
+    def _hosts_fit(self) -> PoolSpec:
+        problem = self._unfit_hosts()
+        if problem:
+            raise ValueError(problem)
+        return self
+
+    def _unfit_hosts(self) -> str:
+        """What about the hosts cannot be; empty if nothing."""
+        names = [host.name for host in self.hosts]
+        groups = {group.name for group in self.execute}
+        unknown = sorted({name for host in self.hosts for name in host.execute} - groups)
+        own, at = self.network.name, self.network.master
+        problems = {
+            "has network.master, which is for several `hosts`; leave it out": at and not names,
+            f"has two hosts of one name ({', '.join(names)}); give each its own": len(set(names))
+            < len(names),
+            f"has hosts with executors of {', '.join(unknown)}, which is no group of it; its "
+            f"groups: {', '.join(sorted(groups))}": unknown,
+            f"has hosts, which take Docker alone, and engine: {self.engine}; leave that out": names
+            and self.engine not in (None, "docker"),
+            "has hosts and two masters, which cannot be together; set master.count to 1": names
+            and self.master.count > 1,
+            "has hosts on a network of their own, where no name is known to all; give the "
+            "master's address on it as network.master": names and own and not at,
+            "has network.master and no network.name; name the network that all hosts have": names
+            and at
+            and not own,
+            f"has hosts and no network of their own, so {names[0] if names else ''} must be "
+            "reached by the others: give it `address`, its IP address as they see it": len(names)
+            > 1
+            and not own
+            and not self.hosts[0].address,
+        }
+        return next((problem for problem, is_there in problems.items() if is_there), "")
 
     @property
     def extras(self) -> tuple[Extra, ...]:

@@ -25,6 +25,7 @@ from roost.data import BACKEND_PATTERN, HOST_PATTERN, OPTION_PATTERN, TYPES
 from roost.errors import PoolFileError
 from roost.spec import (
     CONTEXT_PATTERN,
+    DOCKER_PATTERN,
     DOMAIN_PATTERN,
     IMAGE_PATTERN,
     MAX_MEMORY,
@@ -408,6 +409,7 @@ _PATTERN_ADVICE: Final = {
     URL_PATTERN: "write it as http://HOST:PORT; a login belongs in ~/.netrc",
     OBJECT_PATTERN: "use up to 63 of a-z, 0-9, '-' and '.', as Kubernetes does",
     CONTEXT_PATTERN: "write it as `kubectl config get-contexts` does",
+    DOCKER_PATTERN: "write it as ssh://user@host, tcp://host:2376 or unix:///run/docker.sock",
     NETWORK_PATTERN: "use letters, digits, _, . and -, a letter or digit first",
 }
 

@@ -39,7 +39,11 @@ class Bundle:
 class Users:
     """The users of a pool that runs, as seen by whoever holds its authority."""
 
-    def __init__(self, engine: Engine, observed: Observed, keys: PoolKeys) -> None:
+    def __init__(
+        self, engine: Engine, observed: Observed, keys: PoolKeys, *, port: int = CONDOR_PORT
+    ) -> None:
+        """`port` is HTCondor's on the access point."""
+        self._port = port
         self._engine = engine
         self._observed = observed
         self._keys = keys
@@ -128,7 +132,7 @@ class Users:
         """What HTCondor's file of the schedd's address holds."""
         access = self._access_point()
         address = client.sinful(
-            self._engine.endpoint(access.ref, CONDOR_PORT), access.name, sock="schedd"
+            self._engine.endpoint(access.ref, self._port), access.name, sock="schedd"
         )
         # The bindings want to know the version of what they talk to; it stands in the same file.
         version = self._engine.exec(access.ref, ["condor_version"]).check().text

@@ -78,6 +78,12 @@ def configuration(found: Sequence[Interface], chosen: Interface) -> str:
     return ""
 
 
+def _private(chosen: Interface) -> str:
+    """Where nodes of the same private network (-P) call this one, past --forward and CCB; so do
+    its own daemons among themselves."""
+    return f"if defined PRIVATE_NETWORK_NAME\nPRIVATE_NETWORK_INTERFACE = {chosen.address}\nendif\n"
+
+
 def _ipv6_alone(found: Sequence[Interface]) -> str:
     """Else HTCondor takes 127.0.0.1 for a way out, and daemons of one node call each other there in
     vain (23.9.6: no job starts, root's tools get no answer)."""
@@ -103,7 +109,7 @@ def tell(toward: str, say: Callable[[str], None], *, config: str = CONFIG) -> st
             f"this node has several addresses ({', '.join(map(repr, found))}) and tells others "
             f"{chosen.address}, {why}; NETWORK_INTERFACE in its configuration chooses another"
         )
-    _write(config, text + _ipv6_alone(found))
+    _write(config, text + _ipv6_alone(found) + _private(chosen))
     return chosen.address
 
 
@@ -134,7 +140,7 @@ def follow_nat(
     An executor then stays connected with the master, which asks it to call whoever wants it
     (HTCondor's CCB): nobody need reach it. An access point must be reached, and says so.
     """
-    seen = _seen(master)
+    seen = seen_as(master)
     text = ""
     if seen and seen not in [each.address for each in interfaces()]:
         if role == "execute":
@@ -150,8 +156,9 @@ def follow_nat(
     _write(config, text)
 
 
-def _seen(master: str) -> str:
-    """The master's answer; empty if it gives none: an older one, or it is away."""
+def seen_as(master: str) -> str:
+    """The address from which the master at `master` is asked; empty if it does not say: it is
+    older, or away."""
     try:
         answer = keeper.fetch(master, path="/v1/address").decode("ascii").strip()
     except (OSError, UnicodeDecodeError):

@@ -24,11 +24,10 @@ import sys
 import time
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final
 
-from roost_node import whereabouts
+from roost_node import own_address, whereabouts
 from roost_node.errors import BadInput
 from roost_node.interfaces import interfaces
 from roost_node.vocab import (
@@ -65,8 +64,7 @@ _IPV6_MTU_DISCOVER: Final = 23
 _IPV6_MTU: Final = 24
 #: Never in pieces, whatever the path was thought to take.
 _PMTUDISC_PROBE: Final = 3
-#: States of a connection in /proc/net/tcp.
-_ESTABLISHED: Final = "01"
+#: A state in /proc/net/tcp.
 _LISTEN: Final = "0A"
 
 Json = dict[str, Any]
@@ -97,7 +95,6 @@ def main(argv: Sequence[str]) -> int:
 def about(role: Role, node: str, masters: str) -> Json:
     """What this node says of itself."""
     told = _first_line(_TOLD[role])
-    table = connections(where(told)[1])
     return {
         "role": role,
         "node": node,
@@ -105,9 +102,8 @@ def about(role: Role, node: str, masters: str) -> Json:
         "clock": time.time(),
         "told": told,
         "interfaces": [vars(each) for each in interfaces()],
-        "listens": table.listens,
-        "peers": sorted(table.peers),
-        "calls": sorted(table.calls),
+        "listens": listens(where(told)[1]),
+        "seen": "" if role == "master" else seen(masters),
         "certificate": certificate(Path(STATE_DIR)),
         "resolvers": re.findall(r"^nameserver\s+(\S+)", _text("/etc/resolv.conf"), re.MULTILINE),
     }
@@ -138,42 +134,21 @@ def certificate(state: Path) -> Json:
         return {}
 
 
-@dataclass
-class Connections:
-    """What the kernel knows of connections with HTCondor's port, here and elsewhere."""
-
-    listens: bool = False
-    """Somebody waits for them here."""
-    peers: set[str] = field(default_factory=set)
-    """Who has one with the port here."""
-    calls: set[tuple[str, str]] = field(default_factory=set)
-    """From which address here one goes to that port where."""
+def seen(masters: str) -> str:
+    """As whom the first master sees this node; empty if it does not say."""
+    try:
+        return own_address.seen_as(whereabouts.addresses(whereabouts.names(masters)[0])[0])
+    except (OSError, IndexError):
+        return ""
 
 
-def connections(own: int = CONDOR_PORT) -> Connections:
-    """The kernel's table, IPv4 and IPv6. `own` is HTCondor's port here; masters have the usual."""
-    found = Connections()
-    for table in ("/proc/net/tcp", "/proc/net/tcp6"):
-        for line in _text(table).splitlines()[1:]:
-            _, local, remote, state, *_ = line.split()
-            (here, port), (there, its) = _endpoint(local), _endpoint(remote)
-            if state == _LISTEN and port == own:
-                found.listens = True
-            if state == _ESTABLISHED and port == own:
-                found.peers.add(there)
-            if state == _ESTABLISHED and its == CONDOR_PORT:
-                found.calls.add((here, there))
-    return found
-
-
-def _endpoint(text: str) -> tuple[str, int]:
-    """`0B00007F:2592` as the kernel writes it: 32-bit words in the machine's order."""
-    address, _, port = text.partition(":")
-    raw = bytes.fromhex(address)
-    if sys.byteorder == "little":
-        raw = b"".join(raw[at : at + 4][::-1] for at in range(0, len(raw), 4))
-    family = socket.AF_INET if len(raw) == 4 else socket.AF_INET6
-    return socket.inet_ntop(family, raw).removeprefix("::ffff:"), int(port, 16)
+def listens(port: int) -> bool:
+    """Whether somebody waits for connections at this port here."""
+    lines = [line.split() for table in ("/proc/net/tcp", "/proc/net/tcp6")
+             for line in _text(table).splitlines()[1:]]  # fmt: skip
+    return any(
+        words[3] == _LISTEN and int(words[1].rpartition(":")[2], 16) == port for words in lines
+    )
 
 
 def _text(path: str) -> str:
@@ -194,27 +169,38 @@ def reach(target: Mapping[str, Any]) -> Json:
     """How this node reaches `target`: its name, a round trip, its ports, its daemon."""
     address, *others = target["addresses"]
     port = where(target["daemon"])[1]
+    daemon = target["daemon"]
     said: Json = {
         "node": target["node"],
         "address": address,
         "name": resolve(target["name"]),
-        "ping": ping(address),
-        "condor_port": connect(address, port),
+        "ping": {},
+        "condor_port": {"error": "by CCB"},
         "admit_port": connect(address, ADMIT_PORT) if target["admits"] else None,
         "others": {},
-        "mtu": mtu(address, target["mtu"]),
+        "mtu": {},
         "levels": {},
     }
-    if said["ping"].get("how") != "icmp" and "ms" in said["condor_port"]:
-        said["ping"] = {"how": "tcp", "ms": [
-            said["condor_port"]["ms"], *_round_trips(address, port)
-        ]}  # fmt: skip
-    if "ms" not in said["condor_port"]:
-        said["others"] = {other: connect(other, port) for other in others}
-    daemon = target["daemon"]
-    if daemon and ("ms" in said["condor_port"] or "CCBID=" in daemon):
+    # Whoever is called through CCB has an address that means something else here, or nothing.
+    if "CCBID=" not in daemon:
+        said |= _directly(address, port, others, target["mtu"])
+    if daemon and ("CCBID=" in daemon or "ms" in said["condor_port"]):
         said["levels"] = condor_ping(daemon, target["levels"])
     return said
+
+
+def _directly(address: str, port: int, others: Sequence[str], theirs: int) -> Json:
+    found: Json = {
+        "ping": ping(address),
+        "condor_port": connect(address, port),
+        "mtu": mtu(address, theirs),
+    }
+    if "ms" not in found["condor_port"]:
+        found["others"] = {other: connect(other, port) for other in others}
+    elif found["ping"].get("how") != "icmp":
+        trips = [found["condor_port"]["ms"], *_round_trips(address, port)]
+        found["ping"] = {"how": "tcp", "ms": trips}
+    return found
 
 
 def resolve(name: str) -> Json:

@@ -476,7 +476,8 @@ def _replace_by_supervisord(
         f"main({str(supervisor.CONF)!r}, {supervisor.PAYLOAD!r}, {supervisor.RELAY_STATE!r},"
         f" masters={masters!r}, certificates={certificates!r}, found={found!r}, own={own!r},"
         f" told={told!r}, executor={wanted.node if wanted.role == 'execute' else ''!r},"
-        f" spool={SPOOL_DIR if wanted.role == 'submit' else ''!r}, json_logs={wanted.json_logs})"
+        f" spool={SPOOL_DIR if wanted.role == 'submit' else ''!r},"
+        f" forwarded={bool(wanted.forward)}, json_logs={wanted.json_logs})"
     )
     argv = supervisor.lean(f"supervise import main; sys.exit({call})")
     os.execv(argv[0], argv)  # noqa: S606 - this process becomes supervisord

@@ -108,7 +108,7 @@ class _Supervisor(Supervisor):  # type: ignore[misc]
         """Why the node must end, if it must."""
         self.settle: Callable[[str], None] = lambda _address: None
         """Called with this node's new address, before its daemons start anew."""
-        self._home = whereabouts.Home()
+        self.home = whereabouts.Home()
         self._anew = False
         self._payload = payload
         self._patience = patience.Patience()
@@ -230,9 +230,9 @@ class _Supervisor(Supervisor):  # type: ignore[misc]
         if self._anew:
             if payload.get_state() in STOPPED_STATES:
                 self._anew = False
-                self._home.forget()
+                self.home.forget()
                 payload.spawn()
-        elif address := self._home.moved():
+        elif address := self.home.moved():
             master = self.watch.current.get(self._first, "") if self.watch else ""
             address = own_address.tell(master, self._say) or address
             self._say(f"this node's address is {address} now: HTCondor starts anew there")
@@ -264,6 +264,7 @@ def main(
     told: str,
     executor: str,
     spool: str,
+    forwarded: bool,
     json_logs: bool,
 ) -> int:
     """Run supervisord with `conf` to the node's end; the container's exit code.
@@ -271,7 +272,8 @@ def main(
     `payload` is the program whose end is the node's end; `relay_state` the file that remembers how
     far the relay came. `masters` are what this node calls its masters, none on an only master;
     `own` is its own name on one of two. `executor` is this node's own name if jobs run here,
-    `spool` where the job queue is; each is empty elsewhere. The rest is as in whereabouts.Watch.
+    `spool` where the job queue is; each is empty elsewhere. `forwarded` is as in whereabouts.Home,
+    the rest as in whereabouts.Watch.
     """
     options = _Options()
     options.json_logs = json_logs
@@ -279,6 +281,7 @@ def main(
     options.first = True
     options.test = False
     supervisord = _Supervisor(options, payload)
+    supervisord.home = whereabouts.Home(forwarded=forwarded)
     if masters:
         supervisord.watch = whereabouts.Watch(
             masters, certificates, found, supervisord.master_moved, own=own, told=told

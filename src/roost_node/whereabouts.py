@@ -137,8 +137,10 @@ def is_here(address: str) -> bool:
 class Home:
     """Notices that this node's address is not the one any more that its daemons tell everybody."""
 
-    def __init__(self, path: str = TOLD) -> None:
+    def __init__(self, path: str = TOLD, *, forwarded: bool = False) -> None:
+        """`forwarded` if what the daemons tell is no address of this node's anyway (--forward)."""
         self._path = path
+        self._forwarded = forwarded
         self._gone = 0
 
     def moved(self) -> str:
@@ -146,7 +148,7 @@ class Home:
 
         Between the two a network may be half changed.
         """
-        now = here() if self._told_is_gone() else []
+        now = here() if not self._forwarded and self._told_is_gone() else []
         self._gone = self._gone + 1 if now else 0
         return now[0] if self._gone >= _LOOKS else ""
 

@@ -17,6 +17,7 @@ from roost import engines
 from roost._run import run
 from roost.engines.base import Engine
 from roost.engines.fake import FakeEngine
+from roost.engines.hosts import HostsEngine
 from roost.plan import Retire, everything
 
 ROOT = Path(__file__).parents[2]
@@ -76,6 +77,11 @@ def _bench(name: str, request: pytest.FixtureRequest) -> Bench:
         return Bench(fake, "there", stop, fake.pause, fake.cut, lambda node: "")
     if name == "kubernetes":
         return request.getfixturevalue("kubernetes_bench")  # type: ignore[no-any-return]
+    if name == "hosts":  # two fakes; what names no host is on the first
+        one, two = FakeEngine(images={"there"}), FakeEngine(images={"there"})
+        hosts = HostsEngine({"one": one, "two": two})
+        stop = partial(one.end, exit_code=0)
+        return Bench(hosts, "there", stop, one.pause, one.cut, lambda node: "")
     image = request.getfixturevalue(f"{name}_image")
 
     def stop_it(node: str) -> None:
@@ -121,7 +127,7 @@ OCI = [pytest.param(name, marks=pytest.mark.engine) for name in ("docker", "podm
 REAL = [*OCI, pytest.param("kubernetes", marks=pytest.mark.kubernetes)]
 
 
-@pytest.fixture(params=["fake", *REAL])
+@pytest.fixture(params=["fake", "hosts", *REAL])
 def bench(request: pytest.FixtureRequest) -> Bench:
     """Every engine in turn."""
     return _bench(request.param, request)

@@ -27,8 +27,7 @@ def _place(node: str, **changes: Any) -> Place:
         Place(
             node=node, role=role, masters=("lab-master",), clock=NOW,
             told=f"<{address}:9618?alias={node}>", address=address, addresses={address: 1500},
-            peers=frozenset(at for _, at in WHERE.values()),
-            calls=frozenset({(address, "10.0.0.2")}),
+            seen="" if role == "master" else address,
             certificate=Certificate(f"x-{node}", (node,), "ca", ("ca",), NOW - 9, NOW + 9),
             resolvers=("127.0.0.11",),
         ),
@@ -111,11 +110,10 @@ def test_nothing_is_wrong() -> None:
             "lab-submit → lab-cpu-1", "nothing comes back", "routes of both", id="black hole",
         ),
         pytest.param(
-            {"lab-cpu-1": {"calls": frozenset({("192.168.1.4", "10.0.0.2")}),
-                           "addresses": {"192.168.1.4": 1500}, "address": "192.168.1.4"},
-             "lab-master": {"peers": frozenset({"10.0.0.2", "10.0.0.3", "10.0.0.99"})}},
+            {"lab-cpu-1": {"addresses": {"192.168.1.4": 1500}, "address": "192.168.1.4",
+                           "seen": "10.0.0.99"}},
             _to_executor(**CLOSED, address="192.168.1.4", names=()),
-            "lab-cpu-1", "behind NAT .*192.168.1.4, the master sees 10.0.0.99.* no CCB",
+            "lab-cpu-1", "behind NAT .*at 192.168.1.4, .* master sees it at 10.0.0.99.* no CCB",
             "-C MASTER:9618", id="NAT without CCB",
         ),
         pytest.param(
@@ -201,9 +199,15 @@ def test_what_does_no_harm_yet_is_a_warning(
     assert cause in finding.what
 
 
+def test_behind_nat_at_an_address_that_somebody_else_has_here() -> None:
+    """Who answers there is the wrong one; that is no failure of certificates."""
+    (error,) = _judged({"lab-cpu-1": {"seen": "10.0.0.99"}}, _to_executor(levels=SSL))
+    assert "behind NAT" in error.what
+
+
 def test_a_node_behind_nat_with_ccb_is_well() -> None:
     told = "<192.168.1.4:9618?CCBID=10.0.0.2:9618%3falias%3dlab-master#3>"
-    assert _judged({"lab-cpu-1": {"told": told}}, _to_executor(port="timeout")) == ()
+    assert _judged({"lab-cpu-1": {"told": told}}, _to_executor(port="by CCB")) == ()
 
 
 def test_a_name_that_only_this_node_uses_may_be_unknown() -> None:

@@ -80,7 +80,8 @@ config: |
         ("htcondor: {realease: x}",
          "line 1: htcondor.realease is unknown; did you mean release?"),
         ("colour: red", "line 1: colour is unknown; choose from name, engine, htcondor, master, "
-         "submit, execute, security, network, data, data_urls, marathon, kubernetes, config"),
+         "submit, execute, security, network, hosts, data, data_urls, marathon, kubernetes, "
+         "config"),
         ("htcondor: {release: trixy}", "line 1: htcondor.release is 'trixy'; did you mean trixie?"),
         ("engine: lxc",
          "line 1: engine is 'lxc'; choose from docker, podman, kubernetes, marathon"),
@@ -120,13 +121,14 @@ config: |
         ("network: {name: host}", "line 1: network.name is 'host', not a network where nodes find "
          "each other by name; make one with the engine, or leave it out and roost makes one"),
         ("network: calinet1", "line 1: network is 'calinet1'; write keys and values, or remove it: "
-         "its keys are name"),
+         "its keys are name, master"),
         ("name: a\nname: b", "line 2: name stands twice, first in line 1; remove one"),
         ("execute:\n- count: 1\n  cpus: 1\n  count: 2",
          "line 4: execute[0].count stands twice, first in line 2; remove one"),
         ("3: x", "the pool has the key 3, which is not text"),
         ("<<: {name: a}", "line 1: << is unknown; choose from name, engine, htcondor, master, "
-         "submit, execute, security, network, data, data_urls, marathon, kubernetes, config"),
+         "submit, execute, security, network, hosts, data, data_urls, marathon, kubernetes, "
+         "config"),
         ("a: [1\nb: 2", "line 2 is not YAML: while parsing a flow sequence, expected ',' or ']', "
          "but got ':'"),
         ("\tname: a", "line 1 is not YAML: while scanning for the next token, found character "

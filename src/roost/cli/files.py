@@ -133,7 +133,13 @@ def _wanted(name: str | None, engine: str | None, file: Path | None) -> PoolSpec
     """The pool that is meant: of the file, else as it was asked for last, else the default one."""
     if file is None:
         file = last(name or os.environ.get("ROOST_POOL") or DEFAULT_POOL)
-    return specfile.load(file, environ=os.environ, overrides=Overrides(name=name, engine=engine))
+    spec = specfile.load(file, environ=os.environ, overrides=Overrides(name=name, engine=engine))
+    if spec.hosts:
+        raise BadInput(
+            f"the pool {spec.name!r} has hosts, and what is rendered is for one tool on its own",
+            advice="leave `hosts` out",
+        )
+    return spec
 
 
 def _free(directory: Path) -> None:

@@ -188,7 +188,8 @@ def _node_row(node: NodeView, own: Sequence[SlotView]) -> tuple[str, ...]:
     cpus = f"{used:g}/{total:g}" if own else "-"
     state = node.state if node.exit_code is None else f"{node.state} {node.exit_code}"
     health = "sick" if any(slot.sick for slot in own) else node.health
-    return (node.name, node.role, state, health, node.address or "-", states or "-", cpus)
+    address = f"{node.address or '-'} ({node.host})" if node.host else node.address or "-"
+    return (node.name, node.role, state, health, address, states or "-", cpus)
 
 
 def alike(rows: Iterable[tuple[str, Sequence[str]]]) -> list[list[str]]:

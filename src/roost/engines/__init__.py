@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Sequence
 from difflib import get_close_matches
 from typing import Final
 
 from roost.engines.base import Engine
+from roost.engines.hosts import HostsEngine
 from roost.engines.kubernetes import KubernetesEngine
-from roost.engines.oci import DOCKER, PODMAN, Dialect, OciEngine
+from roost.engines.oci import DOCKER, PODMAN, At, Dialect, OciEngine
 from roost.errors import BadInput, EngineUnavailable
-from roost.spec import Marathon, PoolSpec
+from roost.spec import Host, Marathon, PoolSpec
 from roost.specfile import MARATHON_VARIABLE
 
 #: In the order in which they are tried.
@@ -37,6 +39,12 @@ def detect() -> Engine:
         "no container engine answers: " + ", ".join(reason.message for reason in reasons),
         advice=" or ".join(reason.advice for reason in reasons if reason.advice),
     )
+
+
+def of_hosts(hosts: Sequence[Host]) -> Engine:
+    """The Dockers of several hosts as one engine."""
+    ats = [At(host.name, host.docker or "", host.tls or "", host.address or "") for host in hosts]
+    return HostsEngine({at.name: OciEngine(DOCKER, at) for at in ats})
 
 
 def by_name(name: str, spec: PoolSpec | None = None) -> Engine:

@@ -83,6 +83,10 @@ class FakeEngine:
         """Set the node's health."""
         self._change(node, health=health)
 
+    def holds(self, ref: Ref) -> bool:
+        """Whether it has this, as some pool's."""
+        return ref in self._labels
+
     # --- the protocol ----------------------------------------------------------------------------
 
     def info(self) -> EngineInfo:

@@ -10,9 +10,10 @@ import tarfile
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
 from functools import cached_property
+from itertools import dropwhile
 from pathlib import Path
 from typing import Any, Final, Literal, TypeVar
 
@@ -28,6 +29,7 @@ from roost.errors import (
     NameTaken,
     PortTaken,
 )
+from roost.placing import Placement
 from roost.plan import (
     Health,
     Item,
@@ -100,6 +102,31 @@ PODMAN: Final = Dialect(
     tmpfs_owner="U",
     health_by_systemd=True,
 )
+
+
+@dataclass(frozen=True)
+class At:
+    """An engine on another machine."""
+
+    name: str
+    """What the pool calls that machine."""
+    docker: str = ""
+    """Its Docker's address; the environment's if empty."""
+    tls: str = ""
+    """The directory of the certificates for it."""
+    address: str = ""
+    """Where that machine's published ports are."""
+
+    @property
+    def flags(self) -> tuple[str, ...]:
+        """Each one word, so that what follows them is the command."""
+        found = [f"--host={self.docker}"] if self.docker else []
+        if self.tls:
+            tls = Path(self.tls).expanduser()
+            found += ["--tlsverify", f"--tlscacert={tls}/ca.pem", f"--tlscert={tls}/cert.pem",
+                      f"--tlskey={tls}/key.pem"]  # fmt: skip
+        return tuple(found)
+
 
 Kind = Literal["node", "volume", "network"]
 
@@ -303,8 +330,8 @@ def explain(dialect: Dialect, error: CommandFailed) -> EngineError:
 
 def _verb(argv: Sequence[str]) -> str:
     """`docker network create`, of a long command line."""
-    first = argv[: 3 if argv[1] in ("container", "network", "volume", "image") else 2]
-    return " ".join(first)
+    words = [argv[0], *dropwhile(lambda word: word.startswith("--"), argv[1:])]
+    return " ".join(words[: 3 if words[1] in ("container", "network", "volume", "image") else 2])
 
 
 def _gist(stderr: str) -> str:
@@ -322,9 +349,12 @@ class OciEngine:
 
     delivers = EVERYBODY
 
-    def __init__(self, dialect: Dialect) -> None:
-        self.dialect = dialect
+    def __init__(self, dialect: Dialect, at: At | None = None) -> None:
+        """`at` names an engine on another machine; else the one that the environment names."""
+        self.dialect = replace(dialect, title=f"{dialect.title} on {at.name}") if at else dialect
         self.name = dialect.program
+        self._at = at
+        self._command = [self.name, *(at.flags if at else ())]
 
     def __repr__(self) -> str:
         return f"OciEngine({self.dialect.title})"
@@ -394,6 +424,10 @@ class OciEngine:
         except ImageMissing:
             return False
         return True
+
+    def holds(self, ref: Ref) -> bool:
+        """Whether it has this, as some pool's."""
+        return LABEL_POOL in self._labels(ref.kind, [ref.name]).get(ref.name, {})
 
     # --- making ----------------------------------------------------------------------------------
 
@@ -482,7 +516,7 @@ class OciEngine:
             limits += ["--health-interval", f"{node.health_every}s"]
         return [
             "create", "--name", node.name, "--hostname", node.name, "--network", node.network,
-            *_label_flags(node.labels), *limits,
+            *_placed(node.placement), *_label_flags(node.labels), *limits,
             *_confined(node.confinement, self.dialect),
             *(word for at in node.mounts for word in ("--volume", f"{at.volume}:{at.path}")),
             *(word for at in node.binds for word in ("--volume", bound(at))),
@@ -537,7 +571,7 @@ class OciEngine:
         self._unless_gone("rm", "--force", "--volumes", *self.dialect.ignore_missing, *names)
 
     def _unless_gone(self, *argv: str) -> None:
-        done = run([self.name, *argv])
+        done = run([*self._command, *argv])
         wrong = [line for line in done.stderr.splitlines() if line.startswith("Error")]
         if done.status != 0 and not (wrong and all(_GONE.search(line) for line in wrong)):
             raise explain(self.dialect, CommandFailed(done.argv, done.status, done.stderr))
@@ -549,7 +583,7 @@ class OciEngine:
         flags = ["--follow"] if follow else []
         flags += [] if tail is None else ["--tail", str(tail)]
         try:
-            yield from stream([self.name, "logs", *flags, ref.name])
+            yield from stream([*self._command, "logs", *flags, ref.name])
         except CommandFailed as error:
             raise explain(self.dialect, error) from None
 
@@ -570,7 +604,9 @@ class OciEngine:
         flags = ["--interactive"] if stdin else []
         flags += ["--user", user] if user else []
         try:
-            done = run([self.name, "exec", *flags, ref.name, *argv], stdin=stdin, timeout=timeout)
+            done = run(
+                [*self._command, "exec", *flags, ref.name, *argv], stdin=stdin, timeout=timeout
+            )
         except CommandFailed as error:
             if error.status == 124:
                 return Completed(tuple(argv), 124, b"", error.stderr)
@@ -591,7 +627,7 @@ class OciEngine:
         """The command line with which a terminal runs `argv` in the node, or else a pipe."""
         flags = ["--tty"] if terminal else []
         flags += ["--user", user] if user else []
-        return [self.name, "exec", "--interactive", *flags, ref.name, *argv]
+        return [*self._command, "exec", "--interactive", *flags, ref.name, *argv]
 
     def endpoint(self, ref: Ref, port: int) -> str:
         """`host:port` at which this machine reaches the node's port. Raises EngineError if none."""
@@ -607,7 +643,8 @@ class OciEngine:
         networks, _ = decoder.raw_decode(found[0], end + 1)
         for published in (ports or {}).get(f"{port}/tcp") or []:
             anywhere = published["HostIp"] in ("", "0.0.0.0", "::")  # noqa: S104 - read, not bound
-            return f"{'127.0.0.1' if anywhere else published['HostIp']}:{published['HostPort']}"
+            here = self._at.address if self._at and self._at.address else "127.0.0.1"
+            return f"{here if anywhere else published['HostIp']}:{published['HostPort']}"
         address = _address(networks)
         if not address:
             raise EngineError(
@@ -626,7 +663,7 @@ class OciEngine:
     def _call(self, *argv: str, stdin: bytes = b"", timeout: float | None = None) -> Completed:
         """Run the engine's command. Raises EngineError of the kind that fits."""
         try:
-            return run([self.name, *argv], stdin=stdin, timeout=timeout).check()
+            return run([*self._command, *argv], stdin=stdin, timeout=timeout).check()
         except CommandFailed as error:
             raise explain(self.dialect, error) from None
 
@@ -639,7 +676,7 @@ class OciEngine:
         if not names:
             return []
         try:
-            done = run([self.name, _COMMAND[kind], "inspect", "--format", template, *names])
+            done = run([*self._command, _COMMAND[kind], "inspect", "--format", template, *names])
         except CommandFailed as error:
             raise explain(self.dialect, error) from None
         # Something may vanish between a listing and this: the engines say so and show the rest.
@@ -666,7 +703,8 @@ class OciEngine:
     @property
     def _is_elsewhere(self) -> bool:
         """Whether containers' addresses mean nothing here: a remote engine, or one without root."""
-        host = os.environ.get(self.dialect.host_variable, "")
+        named = self._at.docker if self._at else ""
+        host = named or os.environ.get(self.dialect.host_variable, "")
         return bool(host and not host.startswith("unix:")) or self._machine.rootless
 
     @property
@@ -728,6 +766,16 @@ def _confined(to: Confinement, dialect: Dialect) -> list[str]:
         *(["--pids-limit", str(to.pids)] if to.pids else []),
         *(["--device", FUSE, "--security-opt", f"seccomp={SECCOMP}"] if to.mounts else []),
     ]  # fmt: skip
+
+
+def _placed(at: Placement) -> list[str]:
+    """What others must know to find it, and it to find them, on several hosts."""
+    bound = f"[{at.publish_at}]" if ":" in at.publish_at else at.publish_at
+    return [
+        *(["--ip6" if ":" in at.address else "--ip", at.address] if at.address else []),
+        *(word for port in at.publish for word in ("--publish", f"{bound}:{port}:{port}")),
+        *(word for name, to in at.names for word in ("--add-host", f"{name}:{to}")),
+    ]
 
 
 def _label_flags(labels: Mapping[str, str]) -> list[str]:

@@ -65,10 +65,8 @@ class Place:
     """All its own addresses, and what the interface of each takes at once, in bytes."""
     listens: bool = True
     """Whether HTCondor's port is open there, seen from the node itself."""
-    peers: frozenset[str] = frozenset()
-    """The addresses that have connections with HTCondor's port there."""
-    calls: frozenset[tuple[str, str]] = frozenset()
-    """Its connections with others' HTCondor port: from which address to which."""
+    seen: str = ""
+    """The address from which the master sees it call; empty if it does not say."""
     certificate: Certificate | None = None
     resolvers: tuple[str, ...] = ()
 
@@ -150,7 +148,7 @@ def judge(
     explained = set()
     for place in places.values():
         own = [*_clock(place, master), *_certificate(place, master)]
-        own += [*_address(place, places, master, pairs), *_interface(place, master)]
+        own += [*_address(place, pairs), *_interface(place, master)]
         findings += own
         if any(finding.severity == "error" for finding in own):
             explained.add(place.node)
@@ -217,9 +215,7 @@ def _certificate(place: Place, master: Place | None) -> Iterator[Finding]:
         )  # fmt: skip
 
 
-def _address(
-    place: Place, places: Mapping[str, Place], master: Place | None, pairs: Sequence[Pair]
-) -> Iterator[Finding]:
+def _address(place: Place, pairs: Sequence[Pair]) -> Iterator[Finding]:
     """Whether others look for it where it can be found."""
     to = [pair for pair in pairs if pair.target == place.node]
     if not place.told:
@@ -228,8 +224,8 @@ def _address(
             place.node, f"see `roost logs {place.node}`",
         )  # fmt: skip
         return
-    failed = [pair for pair in to if pair.port != "open" and not place.has_ccb]
-    if not failed:
+    failed = [pair for pair in to if pair.port != "open" or pair.refused]
+    if place.has_ccb or not failed:
         return
     elsewhere = sorted({address for pair in failed for address in pair.elsewhere})
     if elsewhere:
@@ -241,28 +237,15 @@ def _address(
             f"set NETWORK_INTERFACE = {elsewhere[0]} there (-c, or `config:`), or take it off the "
             "network that the others are not on",
         )  # fmt: skip
-    elif seen := _translated(
-        place, master, {at for each in places.values() for at in each.addresses}
-    ):
+    elif place.seen and place.seen not in place.addresses:
+        # Its address may even be another's here: private ones are given out again and again.
         yield Finding(
             "error",
-            f"it is behind NAT (it calls the master from {place.address}, the master sees "
-            f"{seen}) and has no CCB, so {_listed(failed)} cannot call it",
-            place.node, "start it with -C and the master's address, as in `-C MASTER:9618`",
+            f"it is behind NAT (it is at {place.address}, and the master sees it at {place.seen}) "
+            f"and has no CCB, so {_listed(failed)} cannot call it",
+            place.node, "start it anew: it notices that, and has itself called through the master; "
+            "or give it -C MASTER:9618",
         )  # fmt: skip
-
-
-def _translated(place: Place, master: Place | None, known: set[str]) -> str:
-    """As whom the master sees this node, if not by the address from which it calls; else empty.
-
-    `known` are the addresses that nodes have themselves.
-    """
-    if master is None or place is master:
-        return ""
-    calls_from = {here for here, there in place.calls if there not in place.addresses}
-    if not calls_from or not master.peers or calls_from & master.peers:
-        return ""
-    return " or ".join(sorted(master.peers - known)) or "another address"
 
 
 def _interface(place: Place, master: Place | None) -> Iterator[Finding]:
@@ -331,7 +314,7 @@ def _name(pair: Pair, source: Place, to: Place) -> Iterator[_Cause]:
             f"the name {pair.name} has several addresses there, and {wrong} is not that node's",
             "leave in DNS only the address that the others reach",
         )
-    if pair.name_seconds > _SLOW_NAME:
+    if called and pair.name_seconds > _SLOW_NAME:
         yield _Cause(
             "warning",
             f"it took {pair.name_seconds:.0f} s to look up {pair.name}: a resolver does not "
@@ -447,8 +430,7 @@ def place(said: Mapping[str, Any], off: float, address: str) -> Place:
         address=address,
         addresses={each["address"]: each["mtu"] for each in said["interfaces"]},
         listens=said["listens"],
-        peers=frozenset(said["peers"]),
-        calls=frozenset((here, there) for here, there in said["calls"]),
+        seen=said["seen"],
         certificate=certificate or None,
         resolvers=tuple(said["resolvers"]),
     )

@@ -33,12 +33,14 @@ class NodeView:
     image: str
     started: str
     exit_code: int | None
+    host: str = ""
+    """Of several hosts, the one that it is on."""
 
     @classmethod
     def of(cls, node: ObservedNode) -> NodeView:
         return cls(
             node.name, node.role, node.group, node.state, node.health, node.address, node.image,
-            node.started, node.exit_code,
+            node.started, node.exit_code, node.host,
         )  # fmt: skip
 
 
