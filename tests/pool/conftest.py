@@ -47,6 +47,12 @@ def image_forky(engine_ready: None) -> str:
     return build("docker", ImageSpec("forky")).tag
 
 
+@pytest.fixture(scope="session")
+def image_data(engine_ready: None) -> str:
+    """roost/htcondor:trixie-rclone-sshfs, built from this checkout."""
+    return build("docker", ImageSpec("trixie", extras=("rclone", "sshfs"))).tag
+
+
 @pytest.fixture(scope="module")
 def shared(image: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Containers]:
     """Makes containers that a whole module uses."""

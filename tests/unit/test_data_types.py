@@ -44,7 +44,7 @@ def test_rclone_has_its_secrets_in_a_file_alone(tmp_path: Path) -> None:
     assert "--read-only" in server.argv
     writing = rclone.server(request(tmp_path, {"backend": "s3"}, write=True)).argv
     assert "--read-only" not in writing
-    assert writing[writing.index("--vfs-write-back") + 1] == "0s"
+    assert writing[writing.index("--vfs-write-back") + 1] == "1s"
 
 
 def test_a_token_that_is_no_configuration_is_refused(tmp_path: Path) -> None:
@@ -67,8 +67,11 @@ def test_rclone_knows_what_is_not_uploaded(tmp_path: Path) -> None:
     cached(tmp_path, "a/b", dirty=True)
     assert rclone.unwritten(asked) == "a/b is not uploaded"
     log = tmp_path / "work" / "log"
-    log.write_text(f"ERROR : vfs cache: {rclone._FAILED}404 Not Found\n")
-    with pytest.raises(Refused, match=r"^a/b is not uploaded: 404 Not Found$"):
+    line = "ERROR : b: vfs cache: failed to upload try #{}, will retry in 8s: to remote: 404\n"
+    log.write_text(line.format(1))
+    assert rclone.unwritten(asked) == "a/b is not uploaded"  # it is tried again
+    log.write_text(line.format(1) + line.format(4))
+    with pytest.raises(Refused, match=r"^a/b is not uploaded: 404$"):
         rclone.unwritten(asked)
     cached(tmp_path, "a/c", dirty=True)  # this one may still be under way
     assert "is not uploaded" in rclone.unwritten(asked)
