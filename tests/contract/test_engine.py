@@ -51,7 +51,9 @@ def a_node(
 
 
 def make(engine: Engine, *items: Item) -> list[str]:
-    return [event.kind for item in items for event in engine.ensure(item)]
+    """What happened; that an engine waits for something is said at some times and not at others."""
+    events = [event.kind for item in items for event in engine.ensure(item)]
+    return [kind for kind in events if kind != "waiting"]
 
 
 def start(bench: Bench, pool: str, *nodes: Node) -> ObservedNode:

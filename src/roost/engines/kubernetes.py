@@ -266,30 +266,29 @@ class KubernetesEngine:
         Nodes go before the volumes and networks that they use. Raises NameTaken, before anything
         is removed, when a name belongs to something that is no pool's.
         """
-        there = [
-            ref
-            for kind in _OBJECT
-            for ref in refs
-            if ref.kind == kind and self._is_a_pools(ref)
-        ]  # fmt: skip
-        for kind in _OBJECT:
-            going = [ref for ref in there if ref.kind == kind]
+        there = {kind: self._held(kind, refs) for kind in _OBJECT}
+        for going in there.values():
             for ref in going:
                 yield Event("removing", ref)
-            if going:
-                self._remove(going)
+            self._remove(going)
             for ref in going:
                 yield Event("removed", ref)
 
-    def _is_a_pools(self, ref: Ref) -> bool:
-        """Whether it is there; False if not. Raises NameTaken."""
-        there = self._get(_OBJECT[ref.kind], ref.name)
-        if there is not None and not _pool(there):
-            raise NameTaken(
-                f"the {_OBJECT[ref.kind]} {ref.name} exists in Kubernetes and is no pool's",
-                advice="remove it with kubectl, if it is not needed",
-            )
-        return there is not None
+    def _held(self, kind: str, refs: Sequence[Ref]) -> list[Ref]:
+        """Those of this kind that are there. Raises NameTaken if one is no pool's."""
+        names = [ref.name for ref in refs if ref.kind == kind]
+        if not names:
+            return []
+        words = ["get", _OBJECT[kind], *names, "--ignore-not-found", "--output", "json"]
+        said = json.loads(self._call(*words).text.strip() or '{"items": []}')
+        there = {each["metadata"]["name"]: each for each in said.get("items", [said])}
+        for name, each in there.items():
+            if not _pool(each):
+                raise NameTaken(
+                    f"the {_OBJECT[kind]} {name} exists in Kubernetes and is no pool's",
+                    advice="remove it with kubectl, if it is not needed",
+                )
+        return [ref for ref in refs if ref.kind == kind and ref.name in there]
 
     def _remove(self, refs: Sequence[Ref]) -> None:
         for ref in refs:
@@ -322,9 +321,8 @@ class KubernetesEngine:
         self._delete(["statefulset", *names, "--cascade=orphan"])
         pods = [manifests.pod_name(name) for name in names]
         self._delete(["pod", *pods, "--grace-period", str(VACATE + STOP_SECONDS)])
-        for name in names:
-            self._delete(["service", name])
-            self._delete(["secret", manifests.own_secret(name)])
+        self._delete(["service", *names])
+        self._delete(["secret", *map(manifests.own_secret, names)])
 
     def _send_jobs_away(self, name: str) -> None:
         pod = self._get("pod", manifests.pod_name(name))

@@ -44,6 +44,9 @@ class GatedPod(Gated):
     def inside(self, node: str, *argv: str) -> str:
         return well("exec", node, "--name", self.pool, "--", *argv)
 
+    def hostname(self, node: str) -> str:
+        return f"{node}-0"
+
     def runs(self) -> str:
         def there() -> str:
             host = self.host() if self.state == "running" else ""
@@ -91,7 +94,10 @@ def test_the_demos_job(pool: str, tmp_path: Path) -> None:
     shutil.copytree(EXAMPLES / "sleep", tmp_path, dirs_exist_ok=True)
     done = json.loads(well("submit", "--wait", "--json", tmp_path / "sleep.sub"))
     assert [job["exit_code"] for job in done["jobs"]] == [0]
-    assert (tmp_path / "sleep.out").read_text() == "done\n"
+    first, last = (tmp_path / "sleep.out").read_text().splitlines()
+    assert first.startswith(f"sleeping for 20 seconds on {pool}-execute-")
+    assert first.endswith(" as slot1_1")
+    assert last == "done"
 
 
 def test_the_verbs_that_only_look(pool: str) -> None:
@@ -101,7 +107,7 @@ def test_the_verbs_that_only_look(pool: str) -> None:
     }
     assert {(node["state"], node["health"]) for node in status["nodes"]} == {("running", "healthy")}
     assert {slot["total_memory"] for slot in status["slots"]} == {256}
-    (row,) = json.loads(well("ls", "--json", "--engine", "kubernetes"))
+    (row,) = json.loads(well("ls", "--json", "--name", pool, "--engine", "kubernetes"))
     assert row == {"name": pool, "engine": "kubernetes", "nodes": 4, "running": 4, "executors": 2}
     assert "negotiator" in well("logs", "master")
     assert well("exec", "submit", "--user", "john", "--", "sh", "-c", "id -un; cd; pwd") == (
