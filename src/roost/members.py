@@ -13,7 +13,7 @@ from collections.abc import Callable, Collection, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, Final
 
 from roost import inside
 from roost._run import Completed
@@ -32,6 +32,9 @@ from roost_node.vocab import (
     identity,
     second_master,
 )
+
+#: Whoever must know at once who is revoked.
+_DENYING: Final[tuple[Role, ...]] = ("master", "submit")
 
 
 @dataclass(frozen=True)
@@ -186,12 +189,17 @@ class Members:
                 raise BadInput(f"{lost[0]} is not revoked")
             self._ask("revoke", "--undo", "--", *found)
             self._keys.revoke(found, undo=True)
+            self._hasten(_DENYING)
         else:
-            # First here: nothing is issued for them any more, whatever happens next.
-            self._keys.revoke(found)
-            self._ask("revoke", "--", *found)
-        self._hasten(("master", "submit"))
+            self.refuse_identities(found)
         return found
+
+    def refuse_identities(self, names: Sequence[str]) -> None:
+        """Revoke these, known or not; what is revoked already stays so."""
+        # First here: nothing is issued for them any more, whatever happens next.
+        self._keys.revoke(names)
+        self._ask("revoke", "--", *names)
+        self._hasten(_DENYING)
 
     def rotate(self, say: Callable[[str], None], *, within: float = 300.0) -> None:
         """Replace the pool's CA and every certificate, while jobs run.

@@ -460,9 +460,9 @@ class Pool:
                 advice="add another first: roost user add NAME",
             )
         access = self._running(self.access_point.name)
-        known = {each.name for each in self.members.credentials() if each.role == "user"}
-        if name in known - set(PoolKeys(self.name).revoked()):
-            self.members.revoke([name])
+        if name in {each.name for each in self.submitters()}:
+            # With an account alone, too: a container that is started again may make that anew.
+            self.members.refuse_identities([name])
         flags = ["--purge"] if purge else []
         inside.ask(self.engine, access, "user", "rm", *flags, name, timeout=180)
         PoolKeys(self.name).drop_user(name)

@@ -69,7 +69,6 @@ class Users:
         belongs to the owner of its directory. Raises BadInput for a file that exists, and for a
         life that no certificate may have.
         """
-        self._require_authority()
         self.check(name, path, seconds)
         days = pki.USER_DAYS if seconds is None else seconds / 86400
         # First what may fail.
@@ -95,6 +94,7 @@ class Users:
                     "a life is for the certificate in a file", advice="name the file with -o"
                 )
             return
+        self._require_authority()
         if os.path.lexists(path):
             raise BadInput(f"{path} exists already", advice="name a new file")
         if not path.absolute().parent.is_dir():

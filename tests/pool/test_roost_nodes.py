@@ -121,6 +121,11 @@ def test_ls_and_images(pool: str, image: str) -> None:
     }  # fmt: skip
     assert images[image]["htcondor_version"].startswith("23.")
     assert image in well("image", "ls")
+    bom = json.loads(well("image", "sbom", "--tag", image))
+    assert bom["metadata"]["component"]["version"] == images[image]["id"]
+    found = {part["name"]: part["version"] for part in bom["components"]}
+    assert found["condor"].startswith(images[image]["htcondor_version"])
+    assert found["roost"] == images[image]["roost_version"]
 
 
 def test_health_becomes_healthy(pool: str) -> None:

@@ -467,6 +467,11 @@ def test_a_user_comes_and_goes_while_the_pool_works(there: Place, tmp_path: Path
     assert access.tried("ls -d /home/ann")[0] != 0
     assert access.pid("condor_schedd") == schedd
     assert "ann is revoked in the pool" in refused(roost("user", "add", "ann"))
+    # Also somebody who never had a certificate.
+    well("user", "add", "bob")
+    well("user", "rm", "bob")
+    assert "bob is revoked in the pool" in refused(roost("user", "add", "bob"))
+    well("user", "rm", "bob")
 
 
 # --- the last: the one that may turns something off -----------------------------------------------
