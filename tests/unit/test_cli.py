@@ -377,6 +377,9 @@ def test_schema(capsys: pytest.CaptureFixture[str]) -> None:
 # --- what it refuses ----------------------------------------------------------------------------
 
 BAD = {
+    "token's file": (["data", "login", "lab", "--file", "/nonexistent"], "does not exist"),
+    "token without a terminal": (["data", "login", "lab"], "give the token with --file"),
+    "token of nobody": (["data", "ls", "--user", "joan"], "no user 'joan'"),
     "no such command": (["upp"], "did you mean 'up'?"),
     "unknown flag": (["up", "--executor", "2"], "--executors"),
     "missing argument": (["submit"], "FILE.sub"),

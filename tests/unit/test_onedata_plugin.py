@@ -13,7 +13,7 @@ import onedata_bench
 from onedata_bench import TOKEN
 from onedata_stub import SPACE, Stub
 from roost_node.data.entries import Offer
-from roost_node.data.onedata import plugin, serve
+from roost_node.data.onedata import plugin
 from roost_node.data.onedata.files import BLOCK
 from roost_node.data.onedata.plugin import Transfer
 from roost_node.data.shape import Entry, Refused
@@ -74,7 +74,7 @@ def _run(tmp_path: Path, *transfers: Transfer, upload: bool = False) -> tuple[in
         f'[ LocalFileName = "{each.file}"; Url = "{each.url}" ]\n' for each in transfers
     ))  # fmt: skip
     argv = ["-infile", str(asked), "-outfile", str(answered), *(["-upload"] if upload else [])]
-    return serve.main(argv), answered.read_text()
+    return plugin.main(argv), answered.read_text()
 
 
 def test_files_come_and_go(tmp_path: Path, stub: Stub) -> None:

@@ -31,7 +31,6 @@ def test_the_host_may_be_the_onezone(both: Both) -> None:
     assert (scope.zone, scope.preferred, scope.until) == (stub.domain, "", until)
     assert [space.name for space in scope.spaces] == [SPACE]
     assert zone.space(scope, SPACE) == zone.space(scope, SPACE_ID) == scope.spaces[0]
-    assert not zone.expired(scope)
 
 
 def test_the_host_may_be_a_provider(both: Both) -> None:

@@ -14,8 +14,8 @@ from concurrent.futures import Executor, Future
 from typing import Final, Protocol
 
 #: One request's worth of a file, and how many of them are fetched ahead.
-BLOCK: Final = 2 << 20
-AHEAD: Final = 3
+BLOCK: Final = 4 << 20
+AHEAD: Final = 2
 #: Reads that follow each other until blocks are fetched, where a program begins in the middle.
 _IN_ORDER: Final = 2
 #: A file whose end is cut off is written anew: no more than this.

@@ -16,7 +16,7 @@ from roost_node.data.onedata.files import File, Reader
 from roost_node.data.onedata.space import Attributes, Space
 
 #: Blocks that are fetched at once, for all files together.
-_AT_ONCE: Final = 4
+_AT_ONCE: Final = 3
 _WRITING: Final = os.O_WRONLY | os.O_RDWR | os.O_TRUNC
 _SECOND: Final = 10**9
 

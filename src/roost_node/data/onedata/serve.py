@@ -1,6 +1,6 @@
 """The program `roost-onedata`: serves a space to a job (`roost-onedata REQUEST`), or is the plugin.
 
-REQUEST is a file of JSON: see `request` in roost_node.data.types.onedata. Nothing that is secret is
+REQUEST is a file of JSON: see `told` in roost_node.data.types.onedata. Nothing that is secret is
 on the command line or in the environment. It ends with status 0 once all that was written is there;
 else with 1, and its last line on stderr says what is missing.
 """

@@ -9,7 +9,6 @@ import http.client
 import json
 import re
 import ssl
-import time
 import urllib.error
 import urllib.request
 from collections.abc import Mapping
@@ -209,8 +208,3 @@ def when(seconds: object) -> str:
     if not isinstance(seconds, int | float):
         return "some time ago"
     return datetime.fromtimestamp(seconds, UTC).strftime("on %Y-%m-%d at %H:%M UTC")
-
-
-def expired(scope: Scope) -> bool:
-    """Whether the token has become useless since it was asked about."""
-    return scope.until is not None and scope.until < time.time()

@@ -18,8 +18,8 @@ from roost_node.data.shape import Entry, Refused, Request, Server
 
 #: Ours; an image built with `onedata` has it.
 SERVER: Final = "roost-onedata"
-#: Its memory is the job's: what it has read and handed on goes back to the system.
-_FRUGAL: Final = {"MALLOC_ARENA_MAX": "2", "MALLOC_MMAP_THRESHOLD_": "131072"}
+#: Its memory is the job's; its threads share what they have read and handed on.
+_FRUGAL: Final = {"MALLOC_ARENA_MAX": "2"}
 PROGRAM: Final = "oneclient" if shutil.which("oneclient") else SERVER
 
 
