@@ -46,6 +46,8 @@ PolicyKind = Literal["kubernetes", "calico", "none"]
 NAME_PATTERN: Final = r"^[a-z][a-z0-9-]{0,30}[a-z0-9]$|^[a-z]$"
 USER_PATTERN: Final = r"^[a-z_][a-z0-9_-]{0,30}$"
 IMAGE_PATTERN: Final = r"^[a-zA-Z0-9][a-zA-Z0-9._/:@-]*$"
+#: A Docker at a TCP port would need certificates beside it.
+AGENT_PATTERN: Final = r"^ssh://[A-Za-z0-9_.@:\[\]-]+/?$|^unix:///[^\s]+$"
 DOCKER_PATTERN: Final = r"^(ssh|tcp)://[A-Za-z0-9_.@:\[\]-]+/?$|^unix:///[^\s]+$"
 NETWORK_PATTERN: Final = r"^[a-zA-Z0-9][a-zA-Z0-9_.-]*$"
 #: A name as Kubernetes takes them, of a namespace or another object; of a context, which is free.
@@ -355,6 +357,9 @@ class Marathon(_Part):
 
     url: Annotated[str, Field(pattern=URL_PATTERN)] | None = None
     """Where its API is, such as `http://marathon:8080`; without it $MARATHON_URL."""
+    agents: tuple[Annotated[str, Field(pattern=AGENT_PATTERN)], ...] = ()
+    """The Docker of each of Mesos' agents: `ssh://user@host`, or `unix:///…` on this machine;
+    without any the one that Docker's own settings name here."""
     version: MarathonVersion = "1.5+"
     """Whose words are rendered: `1.1` is that and older, `1.4` is 1.2 to 1.4."""
     health: MarathonHealth = "command"

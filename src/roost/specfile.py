@@ -24,6 +24,7 @@ from pydantic_core import ErrorDetails
 from roost.data import BACKEND_PATTERN, HOST_PATTERN, OPTION_PATTERN, TYPES
 from roost.errors import PoolFileError
 from roost.spec import (
+    AGENT_PATTERN,
     CONTEXT_PATTERN,
     DOCKER_PATTERN,
     DOMAIN_PATTERN,
@@ -409,6 +410,7 @@ _PATTERN_ADVICE: Final = {
     URL_PATTERN: "write it as http://HOST:PORT; a login belongs in ~/.netrc",
     OBJECT_PATTERN: "use up to 63 of a-z, 0-9, '-' and '.', as Kubernetes does",
     CONTEXT_PATTERN: "write it as `kubectl config get-contexts` does",
+    AGENT_PATTERN: "write it as ssh://user@host",
     DOCKER_PATTERN: "write it as ssh://user@host, tcp://host:2376 or unix:///run/docker.sock",
     NETWORK_PATTERN: "use letters, digits, _, . and -, a letter or digit first",
 }

@@ -60,7 +60,10 @@ def network() -> Iterator[str]:
 @pytest.fixture
 def bench(docker_image: str, network: str) -> Iterator[Bench]:
     with emulated("1.5", pace=0.02) as emulator, serving(emulator) as server:
-        engine = engines.by_name("marathon", PoolSpec(marathon=Marathon(url=server.url)))
+        engine = engines.by_name(
+            "marathon",
+            PoolSpec(marathon=Marathon(url=server.url, agents=("unix:///var/run/docker.sock",))),
+        )
         assert isinstance(engine, MarathonEngine)
         yield Bench(engine, emulator, docker_image, network)
 
@@ -150,7 +153,7 @@ def test_exec_and_logs_go_through_the_agents_docker(bench: Bench) -> None:
     assert bench.engine.exec(ref, ["hostname"]).text.strip() == ref.name
     assert "args: -e somebody" in next(iter(bench.engine.logs(ref)))
     argv = bench.engine.interactive(ref, ["sh", "-l"], user="john")
-    assert argv[:2] == ["docker", "exec"]
+    assert argv[:3] == ["docker", "--host=unix:///var/run/docker.sock", "exec"]
     assert argv[-2:] == ["sh", "-l"]
 
 

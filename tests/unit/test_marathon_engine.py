@@ -12,11 +12,11 @@ import pytest
 from marathon_emulator.emulator import emulated
 from marathon_emulator.rest import Server, serving
 from roost import cli, engines
-from roost.engines.fake import FakeEngine
 from roost.engines.marathon import engine as module
-from roost.engines.marathon.agents import Container
+from roost.engines.marathon.agents import Agents, Container
 from roost.engines.marathon.client import Client, Locked, refusal
 from roost.engines.marathon.engine import MarathonEngine, observed, own_requests, words
+from roost.engines.oci import DOCKER, At, OciEngine
 from roost.errors import BadInput, EngineError, EngineUnavailable, NameTaken, PoolFileError
 from roost.fit import named
 from roost.plan import Keyless, Network, Node, Observed, ObservedNode, Volume, plan
@@ -47,7 +47,9 @@ def server() -> Iterator[Server]:
 def engine(server: Server, monkeypatch: pytest.MonkeyPatch) -> MarathonEngine:
     """On agents where no container is, and with little patience."""
     spec = parse(POOL, "pool.yaml")
-    found = MarathonEngine(spec.marathon.model_copy(update={"url": server.url}), FakeEngine())
+    found = MarathonEngine(
+        spec.marathon.model_copy(update={"url": server.url}), [OciEngine(DOCKER)]
+    )
     monkeypatch.setattr(found._agents, "containers", lambda _label: {})
     monkeypatch.setattr(module, "PLACED_WITHIN", 0.2)
     return found
@@ -137,7 +139,7 @@ def task(id: str = "t", state: str = "TASK_RUNNING", **health: Any) -> dict[str,
     ],
 )
 def test_a_task_as_a_node(found: dict[str, Any], state: str, health: str) -> None:
-    (seen,) = observed(app("execute", found), {"t": Container("c" * 64, "abc")})
+    (seen,) = observed(app("execute", found), {"t": Container("c" * 64, "abc", OciEngine(DOCKER))})
     assert (seen.name, seen.state, seen.health) == ("abc", state, health)
     assert (seen.address, seen.networks, seen.spec) == ("10.0.0.2", ("n",), "0")
 
@@ -254,6 +256,27 @@ def test_where_marathon_is_comes_from_flag_environment_or_file(tmp_path: Path) -
     assert load(None, environ={"MARATHON_URL": "http://env"}).marathon.url is None
     with pytest.raises(PoolFileError, match="MARATHON_URL is 'ftp://m'; write it as http"):
         load(file, environ={"MARATHON_URL": "ftp://m"})
+
+
+def test_a_tasks_container_is_looked_for_on_every_agent(monkeypatch: pytest.MonkeyPatch) -> None:
+    found = {
+        "a": [{"id": "1", "hostname": "h1", "env": ["MESOS_TASK_ID=t1", "A=b=c"]}],
+        "b": [{"id": "2", "hostname": "h2", "env": ["MESOS_TASK_ID=t2"]},
+              {"id": "3", "hostname": "h3", "env": None}],
+    }  # fmt: skip
+    dockers = [OciEngine(DOCKER, At(name, f"ssh://{name}")) for name in found]
+    for docker, (_, there) in zip(dockers, found.items(), strict=True):
+        monkeypatch.setattr(docker, "labelled", lambda _label, there=there: there)
+    containers = Agents(dockers).containers("l")
+    assert {task: each.hostname for task, each in containers.items()} == {"t1": "h1", "t2": "h2"}
+    assert [containers[task].docker for task in ("t1", "t2")] == dockers
+
+
+def test_agents_are_named_by_ssh_or_a_socket() -> None:
+    text = "execute: [{name: cpu}]\nmarathon: {agents: [%s]}\n"
+    assert parse(text % "ssh://a@b, 'unix:///x'", "f").marathon.agents == ("ssh://a@b", "unix:///x")
+    with pytest.raises(PoolFileError, match="write it as ssh://user@host"):
+        parse(text % "'tcp://a:2375'", "f")
 
 
 def test_it_is_found_by_its_name() -> None:

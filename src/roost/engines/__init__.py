@@ -62,7 +62,9 @@ def by_name(name: str, spec: PoolSpec | None = None) -> Engine:
 
         settings = spec.marathon if spec else Marathon()
         url = settings.url or os.environ.get(MARATHON_VARIABLE) or None
-        return MarathonEngine(settings.model_copy(update={"url": url}), OciEngine(DOCKER))
+        dockers = [OciEngine(DOCKER, At(agent, agent)) for agent in settings.agents]
+        chosen = settings.model_copy(update={"url": url})
+        return MarathonEngine(chosen, dockers or [OciEngine(DOCKER)])
     names = [*(dialect.program for dialect in DIALECTS), KubernetesEngine.name, MARATHON]
     close = get_close_matches(name, names, 1)
     raise BadInput(

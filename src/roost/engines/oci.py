@@ -152,6 +152,9 @@ _NODE: Final = (
     '"check":{{json .Config.Healthcheck}},"restarts":{{.RestartCount}}}'
 )
 
+_LABELLED: Final = (
+    '{"id":{{json .Id}},"hostname":{{json .Config.Hostname}},"env":{{json .Config.Env}}}'
+)
 _STATE: Final = "{{.Name}} {{.State.Status}}"
 _STANDING: Final = "{{.State.Status}} {{json .NetworkSettings.Networks}}"
 
@@ -428,6 +431,11 @@ class OciEngine:
     def holds(self, ref: Ref) -> bool:
         """Whether it has this, as some pool's."""
         return LABEL_POOL in self._labels(ref.kind, [ref.name]).get(ref.name, {})
+
+    def labelled(self, label: str) -> Sequence[Mapping[str, Any]]:
+        """What runs with a label, whoever made it: id, host name and environment."""
+        ids = self._call("ps", "--no-trunc", "--quiet", "--filter", f"label={label}").text.split()
+        return [json.loads(line) for line in self._inspect("node", _LABELLED, ids)]
 
     # --- making ----------------------------------------------------------------------------------
 

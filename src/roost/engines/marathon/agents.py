@@ -6,27 +6,31 @@ is read. Both go through the Docker that runs the task.
 
 from __future__ import annotations
 
-import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from typing import Any, Final
+from typing import Any, Protocol
 
-from roost._run import run
-from roost.engines.base import Engine
-from roost.errors import CommandFailed, EngineUnavailable
+from roost.engines.base import Engine, EngineInfo
+from roost.errors import EngineUnavailable
 from roost.plan import Ref
 
-_TEMPLATE: Final = (
-    '{"id":{{json .Id}},"hostname":{{json .Config.Hostname}},"env":{{json .Config.Env}}}'
-)
+
+class Docker(Engine, Protocol):
+    """An agent's Docker, or any that shows what others made."""
+
+    def labelled(self, label: str) -> Sequence[Mapping[str, Any]]:
+        """What runs with a label, whoever made it: id, host name and environment."""
+        ...
 
 
 @dataclass(frozen=True)
 class Container:
-    """A task's container."""
+    """A task's container, and the Docker that runs it."""
 
     id: str
     hostname: str
+    docker: Docker
 
     @property
     def ref(self) -> Ref:
@@ -35,34 +39,37 @@ class Container:
 
 
 class Agents:
-    """What runs on the agents whose Docker this machine's `docker` command reaches."""
+    """The agents' Dockers."""
 
-    def __init__(self, docker: Engine) -> None:
-        self.docker = docker
+    def __init__(self, dockers: Sequence[Docker]) -> None:
+        self._dockers = dockers
+
+    def info(self) -> EngineInfo:
+        """All of them as one. Raises EngineUnavailable if one does not answer."""
+        try:
+            found = [docker.info() for docker in self._dockers]
+        except EngineUnavailable as error:
+            raise EngineUnavailable(
+                f"Marathon answers, but not the Docker of its agents: {error.message}",
+                advice="roost runs commands in nodes through it: name each agent's in "
+                "`marathon: {agents: [ssh://AGENT, …]}`",
+            ) from None
+        cpus, memory = sum(each.cpus for each in found), sum(each.memory for each in found)
+        first = found[0]
+        return EngineInfo(
+            "marathon", first.version, cpus, memory, first.cgroup, first.rootless, first.log_driver
+        )
 
     def containers(self, label: str) -> Mapping[str, Container]:
-        """Task → its container, of those with the label. Raises EngineUnavailable."""
-        listed = self._call("ps", "--no-trunc", "--quiet", "--filter", f"label={label}").split()
-        if not listed:
-            return {}
-        # One may end between the two calls: the others are shown all the same.
-        shown = run([self.docker.name, "container", "inspect", "--format", _TEMPLATE, *listed])
-        found = [json.loads(line) for line in shown.text.splitlines() if line]
+        """Task → its container, of those with the label. Raises EngineError."""
+        with ThreadPoolExecutor(8) as threads:
+            listed = threads.map(lambda docker: docker.labelled(label), self._dockers)
         return {
-            task: Container(each["id"], each["hostname"])
+            task: Container(each["id"], each["hostname"], docker)
+            for docker, found in zip(self._dockers, listed, strict=True)
             for each in found
             if (task := _variables(each).get("MESOS_TASK_ID"))
         }
-
-    def _call(self, *argv: str) -> str:
-        try:
-            return run([self.docker.name, *argv], timeout=30).check().text
-        except CommandFailed:
-            self.docker.info()  # says why it does not answer
-            raise EngineUnavailable(
-                f"the agents' {self.docker.name} does not list its containers",
-                advice="see whether it still runs",
-            ) from None
 
 
 def _variables(data: Mapping[str, Any]) -> dict[str, str]:

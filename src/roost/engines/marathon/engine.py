@@ -17,15 +17,16 @@ import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
+from dataclasses import replace
 from functools import cached_property
 from typing import Any, Final, TypeVar
 
 from roost._run import Completed
-from roost.engines.base import Engine, EngineInfo, Event, ref_of
+from roost.engines.base import EngineInfo, Event, ref_of
 from roost.engines.marathon import definitions
-from roost.engines.marathon.agents import Agents, Container
+from roost.engines.marathon.agents import Agents, Container, Docker
 from roost.engines.marathon.client import App, Bell, Client, Locked
-from roost.errors import BadInput, EngineError, EngineUnavailable, NameTaken
+from roost.errors import BadInput, EngineError, NameTaken
 from roost.plan import Health, Item, Network, Node, Observed, ObservedNode, Plan, Ref, Volume
 from roost.spec import Marathon, MarathonVersion
 from roost_node.vocab import (
@@ -59,7 +60,7 @@ class MarathonEngine:
     name = "marathon"
     delivers: frozenset[Role] = frozenset()
 
-    def __init__(self, settings: Marathon, docker: Engine) -> None:
+    def __init__(self, settings: Marathon, dockers: Sequence[Docker]) -> None:
         if not settings.url:
             raise BadInput(
                 "it is not said where Marathon is",
@@ -67,7 +68,7 @@ class MarathonEngine:
             )
         self._asked = settings
         self._client = Client(settings.url)
-        self._agents = Agents(docker)
+        self._agents = Agents(dockers)
         self._mine: set[str] = set()
         """The deployments that this engine began: these it may replace by others."""
         self._placing = threading.Lock()
@@ -79,20 +80,9 @@ class MarathonEngine:
     # --- what there is ----------------------------------------------------------------------
 
     def info(self) -> EngineInfo:
-        """Marathon's version, and the machine of its agents' Docker. Raises EngineUnavailable."""
+        """Marathon's version, and its agents' machines as one. Raises EngineUnavailable."""
         version = self._client.version()
-        try:
-            machine = self._agents.docker.info()
-        except EngineUnavailable as error:
-            raise EngineUnavailable(
-                f"Marathon answers, but not the Docker of its agents: {error.message}",
-                advice="roost runs commands in nodes through it: let DOCKER_HOST name an agent's, "
-                "such as ssh://agent",
-            ) from None
-        return EngineInfo(
-            self.name, version, machine.cpus, machine.memory, machine.cgroup, machine.rootless,
-            machine.log_driver,
-        )  # fmt: skip
+        return replace(self._agents.info(), version=version)
 
     @cached_property
     def _settings(self) -> Marathon:
@@ -261,9 +251,9 @@ class MarathonEngine:
             found = self._containers().get(task)
             if found is None and now["state"] == "TASK_RUNNING":
                 raise EngineError(
-                    f"a task of {app} runs on {now['host']}, and its container is not on the "
-                    "Docker that answers here",
-                    advice="let DOCKER_HOST name that agent's, such as ssh://AGENT",
+                    f"a task of {app} runs on the agent {now['host']}, and its container is on no "
+                    "Docker that roost was told of",
+                    advice="name that agent's, too, in `marathon: {agents: [ssh://AGENT, …]}`",
                 )
             return found
 
@@ -299,18 +289,19 @@ class MarathonEngine:
         master = self._master(node.labels[LABEL_POOL])
         if master is None:
             return False
-        docker = self._agents.docker
-        listed = docker.exec(master.ref, ["roost-node", "approve", "--list", "--json"], timeout=60)
+        listed = master.docker.exec(
+            master.ref, ["roost-node", "approve", "--list", "--json"], timeout=60
+        )
         rows = json.loads(listed.text) if listed.status == 0 else []
         if not rows:
             return False
         name = node.name if node.role != "execute" else container.hostname
-        log = "\n".join(docker.logs(container.ref, tail=200))
+        log = "\n".join(container.docker.logs(container.ref, tail=200))
         ids = own_requests(rows, identity(node.role, name), address_of(task), log)
         if not ids:
             return False
         argv = ["roost-node", "approve", "--", *ids]
-        return docker.exec(master.ref, argv, timeout=60).status == 0
+        return master.docker.exec(master.ref, argv, timeout=60).status == 0
 
     def _master(self, pool: str) -> Container | None:
         containers = self._containers()
@@ -406,7 +397,8 @@ class MarathonEngine:
 
     def logs(self, ref: Ref, *, follow: bool = False, tail: int | None = None) -> Iterator[str]:
         """The node's log lines, the oldest first."""
-        yield from self._agents.docker.logs(self._inside(ref), follow=follow, tail=tail)
+        at = self._inside(ref)
+        yield from at.docker.logs(at.ref, follow=follow, tail=tail)
 
     def exec(
         self,
@@ -419,14 +411,14 @@ class MarathonEngine:
     ) -> Completed:
         """Run `argv` in a running node, by its agent's Docker."""
         at = self._inside(ref)
-        return self._agents.docker.exec(at, argv, user=user, stdin=stdin, timeout=timeout)
+        return at.docker.exec(at.ref, argv, user=user, stdin=stdin, timeout=timeout)
 
     def interactive(
         self, ref: Ref, argv: Sequence[str], *, user: str | None = None, terminal: bool = True
     ) -> list[str]:
         """The command line with which a terminal runs `argv` in the node."""
         at = self._inside(ref)
-        return self._agents.docker.interactive(at, argv, user=user, terminal=terminal)
+        return at.docker.interactive(at.ref, argv, user=user, terminal=terminal)
 
     def endpoint(self, ref: Ref, port: int) -> str:
         """`host:port` on the pool's network, if this machine is on it. Raises EngineError."""
@@ -436,7 +428,7 @@ class MarathonEngine:
                     return f"{node.address}:{port}"
         raise EngineError(f"{ref.name} has no address now", advice="`roost up` starts it")
 
-    def _inside(self, ref: Ref) -> Ref:
+    def _inside(self, ref: Ref) -> Container:
         """The node's container. Raises EngineError."""
         containers = self._containers()
         there = False
@@ -444,7 +436,7 @@ class MarathonEngine:
             there = there or ref.name in node_names(app, containers)
             for task in app["tasks"]:
                 if name_of(app, task, containers) == ref.name and task["id"] in containers:
-                    return containers[task["id"]].ref
+                    return containers[task["id"]]
         if there:
             raise EngineError(f"the node {ref.name} is not running", advice="`roost up` starts it")
         raise EngineError(
