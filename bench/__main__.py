@@ -12,22 +12,36 @@ from datetime import UTC, datetime
 from pathlib import Path
 from types import FrameType
 
-from bench import pools, report
+from bench import pools, report, tables
 from bench.containers import Engine
 from bench.figures import IDLE, JOBS, MEMORY, START, TABLES, Bench
 from roost.errors import RoostError
 
+SHORT, PYTHON, WIDE, IMAGE = "short", "python", "wide", "image"
+PARTS = (*TABLES, SHORT, PYTHON, WIDE, IMAGE)
+
 
 def _arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="bench/run", description=__doc__)
-    parser.add_argument("--rounds", type=int, default=2, help="of each figure (default: 2)")
+    parser.add_argument("--rounds", type=int, default=5, help="of each figure (default: 5)")
     parser.add_argument("--jobs", type=int, default=300, help="short jobs at once (default: 300)")
     parser.add_argument(
-        "--only", choices=TABLES, action="append", help="this table; README.md is left as it is"
+        "--only",
+        metavar="A,B",
+        help=f"these tables, of {', '.join(PARTS)}; README.md stays",
     )
+    parser.add_argument(
+        "--executors", metavar="N,N", default="10,50,200",
+        help="how many in the table `wide` (default: 10,50,200)",
+    )  # fmt: skip
     given = parser.parse_args()
     if min(given.rounds, given.jobs) < 1:
         parser.error("--rounds and --jobs count from 1")
+    given.only = given.only.split(",") if given.only else []
+    if unknown := set(given.only) - set(PARTS):
+        parser.error(f"{unknown.pop()!r} is no table: there are {', '.join(PARTS)}")
+    if not all(number.isdecimal() and int(number) for number in given.executors.split(",")):
+        parser.error("--executors takes numbers from 1, with commas between them")
     return given
 
 
@@ -50,8 +64,18 @@ def main() -> int:
         say("building the stock image")
         pools.build(engine)
         bench = Bench(engine, say)
-        wanted = given.only or TABLES
-        for round_ in range(given.rounds):
+        wanted = given.only or PARTS
+        further: list[tables.Table] = []
+        if IMAGE in wanted:
+            further.append(tables.image(engine, say, given.rounds))
+        if PYTHON in wanted:
+            further.append(tables.python(engine, say, given.rounds))
+        if SHORT in wanted:
+            further.append(tables.short(engine, say, given.rounds, given.jobs))
+        if WIDE in wanted:
+            sizes = [int(number) for number in given.executors.split(",")]
+            further.append(tables.wide(engine, say, sizes))
+        for round_ in range(given.rounds if set(wanted) & set(TABLES) else 0):
             say(f"round {round_ + 1} of {given.rounds}")
             if START in wanted:
                 bench.start()
@@ -70,14 +94,16 @@ def main() -> int:
     )
     about["run"] = f"{given.rounds} rounds, {given.jobs} short jobs"
     lines = "\n".join(f"- {what}: {value}" for what, value in about.items())
-    text = f"{lines}\n\n{report.tables(bench.rows.values())}"
+    text = f"{lines}\n\n{report.tables(bench.rows.values())}\n{report.free(further)}"
     print(text)
     if not given.only:
         report.write(text)
         values = {key: dataclasses.asdict(row) for key, row in bench.rows.items()}
         results = Path(__file__).parent / "results" / f"{begun:%Y-%m-%d}.json"
         results.parent.mkdir(exist_ok=True)
-        results.write_text(json.dumps({"about": about, "figures": values}, indent=1) + "\n")
+        tables_ = [dataclasses.asdict(table) for table in further]
+        said = {"about": about, "figures": values, "tables": tables_}
+        results.write_text(json.dumps(said, indent=1, ensure_ascii=False) + "\n")
     return 0
 
 

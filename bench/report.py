@@ -12,6 +12,8 @@ from pathlib import Path
 from bench.containers import Engine
 from bench.figures import TABLES, Figure
 from bench.pools import IMAGE
+from bench.tables import Table
+from roost.spec import IMAGES
 
 README = Path(__file__).parent / "README.md"
 _BEGIN, _END = "<!-- figures: written by bench/run -->", "<!-- end of figures -->"
@@ -30,7 +32,7 @@ def machine(engine: Engine) -> dict[str, str]:
     versions = {
         "HTCondor, stock": engine("run", "--rm", IMAGE, "condor_version"),
         "HTCondor, roost": engine(
-            "run", "--rm", "--entrypoint", "condor_version", "roost/htcondor:trixie"
+            "run", "--rm", "--entrypoint", "condor_version", f"{IMAGES}:trixie"
         ),
     }
     return {
@@ -86,6 +88,19 @@ def tables(figures: Iterable[Figure]) -> str:
                 f"Missed: {figure.name}; bounded by {figure.bound}.\n"
                 for figure in rows if figure.reached is False
             ),
+        ]  # fmt: skip
+    return "\n".join(parts).rstrip() + "\n"
+
+
+def free(tables: Iterable[Table]) -> str:
+    """The tables that are no pairs."""
+    parts: list[str] = []
+    for table in tables:
+        parts += [
+            f"### {table.title}", "",
+            f"| {' | '.join(table.head)} |", "|---" * len(table.head) + "|",
+            *(f"| {' | '.join(row)} |" for row in table.rows), "",
+            *(f"{note}\n" for note in table.notes),
         ]  # fmt: skip
     return "\n".join(parts).rstrip() + "\n"
 
