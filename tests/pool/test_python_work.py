@@ -12,7 +12,7 @@ from concurrent.futures import CancelledError, wait
 from pathlib import Path
 
 import pytest
-from roost_bench import at_home, fresh, held
+from roost_bench import ask, at_home, fresh, held
 
 from roost import BadInput, JobError, Pool, Workers
 
@@ -30,7 +30,7 @@ def pool(tmp_path_factory: pytest.TempPathFactory, image: str) -> Iterator[Pool]
 
 def left(pool: Pool) -> str:
     """What the user has on the access point but the cached Python: jobs and files."""
-    files = pool.exec("submit", ["sh", "-c", "cd; ls roost"], user="user").text
+    files = pool.exec("submit", ["sh", "-c", "cd; ls roost"], user="user").check().text
     return files + " ".join(f"{job.id} {job.state}" for job in pool.queue.jobs())
 
 
@@ -86,6 +86,22 @@ def test_a_task_that_waits_is_taken_out_of_the_queue(pool: Pool) -> None:
             time.sleep(0.2)
         raise ZeroDivisionError
     assert running.exception() is not None
+    until_nothing_is_left(pool)
+
+
+def test_tasks_outlive_an_access_point_that_starts_again(pool: Pool) -> None:
+    def slow(item: int) -> int:
+        time.sleep(5)
+        return item + 1
+
+    killed: list[str] = []
+
+    def kill(done: int, _total: int) -> None:
+        if not killed:
+            killed.append(ask("restart", "--time", "0", pool.access_point.name))
+
+    assert pool.map(slow, range(4), progress=kill) == [1, 2, 3, 4]
+    assert killed
     until_nothing_is_left(pool)
 
 

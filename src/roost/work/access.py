@@ -34,10 +34,10 @@ class Access:
         return self.engine.exec(self.ref, shell(script, *words), user=self.user, stdin=stdin)
 
     def surely(self, script: str, *words: object) -> Completed:
-        """The same, where only success is any use. Raises JobError."""
+        """The same, where only success is any use. Raises PoolNotReady."""
         done = self.run(script, *words)
         if done.status != 0:
-            raise JobError(
+            raise PoolNotReady(
                 f"{self.ref.name} refused {self.user}: {sentence(done.stderr or done.text)}",
                 advice="see `roost doctor`",
             )
@@ -63,6 +63,8 @@ class Access:
                 advice="a newer release of the image may have what it needs, such as "
                 "`roost up --release forky`; or use an older Python here",
             )
+        if done.status > KILLED:
+            raise PoolNotReady(f"{self.ref.name} ended while the Python was brought to it")
         if done.status != 0:
             raise JobError(f"the Python does not fit on {self.ref.name}: {sentence(done.stderr)}")
         return f"{done.text.strip()}/python-{bundle.digest}"

@@ -9,7 +9,7 @@ import tarfile
 import threading
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from concurrent.futures import Executor, Future, as_completed
+from concurrent.futures import Executor, Future, InvalidStateError, as_completed
 from contextlib import suppress
 from importlib.resources import files as resources
 from typing import Any, Final, TypeVar
@@ -155,10 +155,8 @@ class JobExecutor(Executor):
                 self._submit([task for task in tasks if task.job is None])
                 self._forget([task for task in tasks if task.cancelled()])
                 self._happened([each for each in came if isinstance(each, JobEvent)])
-                for each in came:
-                    if isinstance(each, RoostError):
-                        raise each
-        except RoostError as error:
+                _raise_first(came)
+        except Exception as error:  # noqa: BLE001 - who waits for a task hears of it, whatever it is
             with self._lock:
                 self._closed = True
             for task in self._open.values():
@@ -207,7 +205,8 @@ class JobExecutor(Executor):
                 continue
             if event.kind == "running":
                 if not task.running() and not task.done():
-                    task.set_running_or_notify_cancel()
+                    with suppress(RuntimeError):  # cancelled just now
+                        task.set_running_or_notify_cancel()
             elif event.kind == "ended":
                 ended[task.name] = task, event
             else:
@@ -289,10 +288,16 @@ def _gathered(inbox: queue.SimpleQueue[Any]) -> list[Any]:
     return came
 
 
+def _raise_first(came: Iterable[object]) -> None:
+    for each in came:
+        if isinstance(each, RoostError):
+            raise each
+
+
 def _fail(task: Task, what: str) -> None:
     assert task.job is not None
-    if not task.done():
-        cluster, proc = task.job
+    cluster, proc = task.job
+    with suppress(InvalidStateError):  # cancelled
         task.set_exception(JobError(f"the job {cluster}.{proc} of a task {what}"))
 
 
