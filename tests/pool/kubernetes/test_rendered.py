@@ -61,4 +61,8 @@ def test_the_first_lines_of_the_file_start_the_pool(image: str, tmp_path: Path) 
             waited = run([*submit, "condor_wait", "-wait", "180", "/home/user/log"])
             assert waited.status == 0, waited.text + waited.stderr
         finally:
+            # First the pods: a namespace waits for as long as they might take, which is an hour.
+            run(["kubectl", "-n", name, "delete", "statefulset", "--all"]).check()
+            gone = ["wait", "--for=delete", "pod", "--all", "--timeout=180s"]
+            run(["kubectl", "-n", name, *gone])
             run(["kubectl", "delete", "namespace", name, "--timeout=180s"]).check()
