@@ -401,13 +401,17 @@ class KubernetesEngine:
             raise EngineError(
                 f"{ref.name} has no address now", advice="`roost up` starts what stands still"
             )
-        with suppress(OSError), socket.create_connection((address, port), timeout=3):
-            return f"{address}:{port}"
-        raise EngineError(
-            f"this machine does not reach {ref.name} at {address}:{port}, inside the cluster",
-            advice="work through `roost submit`, `roost exec` and `roost shell`, or on a machine "
-            "that is in the cluster's network",
-        )
+        try:
+            socket.create_connection((address, port), timeout=3).close()
+        except ConnectionRefusedError:
+            pass  # there is a way to it; it does not listen yet
+        except OSError:
+            raise EngineError(
+                f"this machine does not reach {ref.name} at {address}:{port}, inside the cluster",
+                advice="work through `roost submit`, `roost exec` and `roost shell`, or on a "
+                "machine that is in the cluster's network",
+            ) from None
+        return f"{address}:{port}"
 
     # --- the command line ------------------------------------------------------------------------
 
