@@ -37,8 +37,10 @@ def test_a_job_is_given_the_tokens_of_what_it_mounts() -> None:
     assert 'stringListMember("johns-space", RoostMounts ?: "")' in said
     assert 'stringListMember("onedata_url", RoostMounts ?: "")' in said
     assert '",johns_space"' in said
-    assert "software" not in said
+    assert 'stringListMember("software"' not in said
     assert "SendCredential" not in said, "that is Kerberos's"
+    assert 'regexp("onedata://johns-space/", ' in said
+    assert 'replaceAll("onedata://(johns-space|lab|software)/", ' in said
 
 
 def test_a_submission_needs_tokens_that_are_good() -> None:

@@ -51,18 +51,22 @@ def configuration(offer: Offer) -> str:
     known = names(offer)
     if not known:
         return ""
-    needed = ", ".join(_needed(name, name in offer.entries) for name in known)
+    needed = ", ".join(_needed(name, offer) for name in known)
     return f"""\
 # --- tokens: kept for the users, and brought to the jobs that need them --------------------------
 DAEMON_LIST = $(DAEMON_LIST) CREDD CREDMON_OAUTH
 SEC_CREDENTIAL_DIRECTORY_OAUTH = {DIRECTORY}
 CREDD_ARGS = -f -sock credd
+# Users find it there: the logs are closed to them.
+CREDD_ADDRESS_FILE = /run/condor/credd_address
 CREDMON_OAUTH = /usr/bin/roost-node
 CREDMON_OAUTH_ARGS = credmon
 CREDMON_OAUTH_LOG = $(LOG)/CredMonOAuthLog
 # Users store their own, in this container, as the account they are.
 CREDD.SEC_DEFAULT_AUTHENTICATION_METHODS = FS, SSL
 CREDD.SEC_WRITE_AUTHENTICATION_METHODS = FS
+# The collector takes no ad of it, and nobody asks for one.
+CREDD.UPDATE_INTERVAL = 86400
 # Tokens of users without jobs stay until they log out.
 SEC_CREDENTIAL_SWEEP_DELAY = 2147483647
 # A job that says itself what it needs (use_oauth_services) is left alone.
@@ -87,10 +91,16 @@ _TRANSFERS: Final = (
 )
 
 
-def _needed(name: str, is_entry: bool) -> str:
+def _needed(name: str, offer: Offer) -> str:
     """An expression: `,SERVICE` if a job needs this token, else nothing."""
-    mounted = name if is_entry else f"{name}_url"
-    transferred = f'regexp("onedata://{name}/", strcat({_TRANSFERS}))' if is_entry else "False"
+    if name in offer.entries:
+        mounted = name
+        transferred = f'regexp("onedata://{name}/", strcat({_TRANSFERS}))'
+    else:  # that of URLs which name no entry
+        mounted = f"{name}_url"
+        entries = "|".join(offer.entries) or "-"
+        others = f'replaceAll("onedata://({entries})/", strcat({_TRANSFERS}), "")'
+        transferred = f'regexp("{name}://", {others})'
     asked = f'stringListMember("{mounted}", RoostMounts ?: "")'
     return f'ifThenElse({asked} || {transferred}, ",{service(name)}", "")'
 
