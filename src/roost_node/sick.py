@@ -298,7 +298,8 @@ def mounted(mountinfo: str, directory: str) -> list[str]:
     for line in mountinfo.splitlines():
         left, _, right = line.partition(" - ")
         place = re.sub(r"\\([0-7]{3})", lambda code: chr(int(code[1], 8)), left.split()[4])
-        if right.startswith("fuse") and place.startswith(f"{directory}/"):
+        gone = place.endswith("//deleted")  # its directory is, and nobody reaches it any more
+        if right.startswith("fuse") and place.startswith(f"{directory}/") and not gone:
             found.append(place)
     return found[::-1]
 

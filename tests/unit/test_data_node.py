@@ -7,7 +7,16 @@ import json
 from pathlib import Path
 
 import pytest
+import yaml
 
+from roost.confine import SECCOMP
+from roost.data import Bind
+from roost.engines.compose import ComposeRenderer
+from roost.engines.kubernetes_manifests import KubernetesRenderer
+from roost.engines.marathon import MarathonRenderer
+from roost.errors import BadInput as RoostBadInput
+from roost.plan import Keyless, plan
+from roost.spec import Network, PoolSpec
 from roost_node.data import node, probe
 from roost_node.data.entries import Offer
 from roost_node.data.fusermount import main as fusermount
@@ -105,6 +114,7 @@ INFO = r"""
 31 30 0:31 / /var/lib/condor/execute/dir_1/a/my\040b rw shared:1 - fuse x rw
 32 22 0:32 / /var/lib/condor/execute/dir_2 rw - tmpfs x rw
 33 22 0:33 / /home/fuse rw - fuse x rw
+34 22 0:34 / /var/lib/condor/execute/dir_3/a//deleted rw - fuse.sshfs x rw
 """.strip()
 
 
@@ -124,8 +134,6 @@ def test_fusermount_outside_a_jobs_world(capsys: pytest.CaptureFixture[str]) -> 
 
 
 def test_the_seccomp_profile_adds_three_calls_to_the_engines() -> None:
-    from roost.confine import SECCOMP
-
     profile = json.loads(SECCOMP.read_text())
     *default, ours = profile["syscalls"]
     assert sorted(ours["names"]) == ["mount", "umount2", "unshare"]
@@ -133,3 +141,25 @@ def test_the_seccomp_profile_adds_three_calls_to_the_engines() -> None:
     assert profile["defaultAction"] == "SCMP_ACT_ERRNO"
     free = {name for rule in default if "includes" not in rule for name in rule["names"]}
     assert not free & {"mount", "umount2", "unshare", "setns", "bpf"}
+
+
+HERE = PoolSpec(data={"here": Bind(type="bind", path="/srv/x", read_only=True)})
+
+
+def test_compose_gives_executors_the_device_and_the_profile() -> None:
+    texts = ComposeRenderer().render(plan(HERE, Keyless()))
+    assert json.loads(texts["seccomp.json"]) == json.loads(SECCOMP.read_text())
+    services = yaml.safe_load(texts["compose.yaml"])["services"]
+    assert services["execute"]["devices"] == ["/dev/fuse"]
+    assert "seccomp=./seccomp.json" in services["execute"]["security_opt"]
+    assert "/srv/x:/srv/data/here:ro" in services["execute"]["volumes"]
+    assert "devices" not in services["submit"]
+    assert set(ComposeRenderer().render(plan(PoolSpec(), Keyless()))) == {"compose.yaml"}
+
+
+def test_what_cannot_give_it_refuses_a_pool_with_data() -> None:
+    with pytest.raises(RoostBadInput, match="a pod has no /dev/fuse"):
+        KubernetesRenderer(HERE.kubernetes).render(plan(HERE, Keyless()))
+    named = HERE.model_copy(update={"network": Network(name="net")})
+    with pytest.raises(RoostBadInput, match="Marathon gives containers neither"):
+        MarathonRenderer(HERE.marathon).render(plan(named, Keyless()))
