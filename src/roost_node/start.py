@@ -479,5 +479,8 @@ def _replace_by_supervisord(
         f" spool={SPOOL_DIR if wanted.role == 'submit' else ''!r},"
         f" forwarded={bool(wanted.forward)}, json_logs={wanted.json_logs})"
     )
+    # A collector looks up the name of each new caller's address, and stands still meanwhile: 10 s a
+    # question where no resolver answers (seen).
+    os.environ.setdefault("RES_OPTIONS", "timeout:1 attempts:1")
     argv = supervisor.lean(f"supervise import main; sys.exit({call})")
     os.execv(argv[0], argv)  # noqa: S606 - this process becomes supervisord
