@@ -4,15 +4,21 @@ from __future__ import annotations
 
 import json
 import os
+import socket
 import subprocess
+import sys
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
+import boto3
+import botocore.exceptions
 import pytest
 from mount_bench import USER, Bench, bench
 from node_bench import Node, docker, eventually
-from roost_bench import refused, roost, write
+from roost_bench import refused, roost, well, write
 
 pytestmark = pytest.mark.engine
 
@@ -31,6 +37,8 @@ POOL = """\
       disable_hashcheck: "true"}}}}
   stubborn: {{type: rclone, backend: webdav, wait: 120,
     options: {{url: "http://dav:8081", vendor: other}}}}
+  bucket: {{type: rclone, backend: s3, path: lab, wait: 120, token: {{}},
+    options: {{provider: Other, endpoint: "{s3}"}}}}
   dead: {{type: rclone, backend: webdav, options: {{url: "http://nobody:8080", vendor: other}}}}
 data_urls: [http, dav]
 """
@@ -44,6 +52,41 @@ class Place:
     bench: Bench
     ssh: Node
     here: Path
+    s3: str
+    """The URL of a server of S3 with a bucket `lab`."""
+
+
+@contextmanager
+def s3_server(log: Path) -> Iterator[str]:
+    """Moto's server of S3 on this machine, where containers reach it; its URL. It knows no keys."""
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as outwards:
+        outwards.connect(("192.0.2.1", 9))  # sends nothing: it chooses this machine's own address
+        address = outwards.getsockname()[0]
+    with socket.create_server((address, 0)) as free:
+        port = free.getsockname()[1]
+    argv = [sys.executable, "-m", "moto.server", "-H", address, "-p", str(port)]
+    with log.open("w") as said, subprocess.Popen(argv, stdout=said, stderr=said) as server:
+        try:
+            url = f"http://{address}:{port}"
+            eventually(lambda: made(url), 60, what=log.read_text)
+            yield url
+        finally:
+            server.terminate()
+
+
+def bucket(url: str) -> Any:
+    """Amazon's own client of S3, at this server."""
+    keys = {"aws_access_key_id": "tests", "aws_secret_access_key": "any"}
+    return boto3.client("s3", endpoint_url=url, region_name="us-east-1", **keys)
+
+
+def made(url: str) -> bool:
+    """Whether the server answers, and has made the bucket."""
+    try:
+        bucket(url).create_bucket(Bucket="lab")
+    except botocore.exceptions.ConnectionError:
+        return False
+    return True
 
 
 @pytest.fixture(scope="module")
@@ -69,15 +112,18 @@ def place(image_data: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator
         )
         eventually((keys / "id.pub").exists, 60)
         (here / "there").write_text("of this machine\n")
-        words = {"key": " ".join(key.split()[:2]), "wrong": WRONG, "keys": keys, "here": here}
         groups = "[{name: execute, count: 1, cpus: 64, memory: 10GiB}]"
-        with bench(directory, image_data, POOL.format(**words), groups=groups) as pool:
+        with s3_server(directory / "s3.log") as s3, bench(
+            directory, image_data,
+            POOL.format(key=" ".join(key.split()[:2]), wrong=WRONG, keys=keys, here=here, s3=s3),
+            groups=groups,
+        ) as pool:  # fmt: skip
             docker("network", "connect", "--alias", "ssh", f"net-{pool.name}", ssh.name)
             pool.dav.sh("mkdir -p /srv/dav/sub && echo remote > /srv/dav/sub/file"
                         " && (rclone serve webdav /srv/dav --addr :8081 --read-only &)"
                         " && (rclone serve http /srv/dav --addr :8082 &)")  # fmt: skip
             ssh.sh("cd /srv; echo by ssh > a/file; echo more > b/file; echo by sftp > c/file")
-            yield Place(pool, ssh, here)
+            yield Place(pool, ssh, here, s3)
             docker("network", "disconnect", "--force", f"net-{pool.name}", ssh.name)
     finally:
         docker("rm", "-f", "-v", ssh.name, may_fail=True)
@@ -121,6 +167,21 @@ def test_what_is_written_is_there_when_the_job_is_done(place: Place) -> None:
     assert place.ssh.sh(f"cd /srv/a; {check}") == expected
     assert place.ssh.sh(f"cd /srv/c; {check}") == expected
     assert (place.here / "made" / "line").read_text() == "line\nmore\n"
+
+
+def test_a_bucket_with_each_users_own_keys(place: Place, tmp_path: Path) -> None:
+    """Without keys a job is not taken; with them it reads and writes."""
+    pool = place.bench
+    write(tmp_path / "job.sh", "#!/bin/sh\n", 0o755)
+    job = write(tmp_path / "job.sub", 'executable = job.sh\n+DataMounts = "bucket"\nqueue\n')
+    assert "roost data login bucket" in refused(roost("submit", "--name", pool.name, job), 1)
+    keys = write(tmp_path / "keys", "access_key_id = lab\nsecret_access_key = not-a-word\n", 0o600)
+    well("data", "login", "bucket", "--file", keys, "--name", pool.name)
+    s3 = bucket(place.s3)
+    s3.put_object(Bucket="lab", Key="sub/in", Body=b"of the bucket\n")
+    script = "cat data/sub/in && echo by a job > data/sub/out && ls data/sub"
+    assert ran(place, "s3", script, "bucket:data:rw") == "of the bucket\nin\nout\n"
+    assert s3.get_object(Bucket="lab", Key="sub/out")["Body"].read() == b"by a job\n"
 
 
 def test_a_job_without_mounts_is_started_by_htcondor_itself(place: Place) -> None:
