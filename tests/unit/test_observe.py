@@ -170,6 +170,13 @@ def test_an_engine_that_does_not_answer_is_all_there_is_to_say() -> None:
     )  # fmt: skip
 
 
+def test_limits_that_do_not_hold_without_root() -> None:
+    found = _only(replace(WELL, engine=replace(INFO, rootless=True)))
+    assert (found.severity, found.where) == ("warning", "engine")
+    assert "cgroup v1, where no limit" in found.what
+    assert examine(replace(WELL, engine=replace(INFO, rootless=True, cgroup="2"))) == ()
+
+
 def test_no_pool() -> None:
     assert "no pool 'p'" in _only(replace(WELL, observed=Observed("p"))).what
 

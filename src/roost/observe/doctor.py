@@ -133,6 +133,13 @@ def _engine(facts: Diagnosis) -> Iterator[Finding]:
             "warning", f"the image {image} is gone: its nodes could not be made anew", "engine",
             "run `roost image build`",
         )  # fmt: skip
+    if facts.engine is not None and facts.engine.rootless and facts.engine.cgroup == "1":
+        yield Finding(
+            "warning",
+            "it runs without root on cgroup v1, where no limit of CPU, memory or processes holds: "
+            "a job may use up the machine",
+            "engine", "run the engine as root, or on a machine with cgroup v2",
+        )  # fmt: skip
     without = [
         node.name
         for node in facts.observed.nodes
