@@ -2,15 +2,36 @@
 
 from __future__ import annotations
 
+import signal
 import subprocess
 from collections.abc import Generator, Iterator
 from pathlib import Path
+from typing import Final
 
 import pytest
 from node_bench import Containers, tail
 
 from roost.image.build import build
 from roost.image.recipe import ImageSpec
+
+# What a shell runs in the background ignores Ctrl-C, and so does all that it starts: `roost`, too.
+signal.signal(signal.SIGINT, signal.default_int_handler)
+
+#: The files that take longest: what begins last among several side by side ends last.
+LONG: Final = (
+    "test_doctor_network.py", "test_upgrade.py", "test_leaving.py", "test_engine.py",
+    "test_types.py", "test_roost_up.py", "test_attempts.py", "test_roost_marathon.py",
+    "test_hosts.py", "test_access_point.py", "test_sick.py", "test_network.py", "test_onedata.py",
+    "test_kill_matrix.py", "test_two_masters.py", "test_python_work.py", "test_roost_jobs.py",
+    "test_drain.py", "test_executor.py", "test_compose_pool.py", "test_roost_podman.py",
+    "test_roost_nodes.py",
+)  # fmt: skip
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Those files first."""
+    rank = {name: place for place, name in enumerate(LONG)}
+    items.sort(key=lambda item: rank.get(item.path.name, len(rank)))
 
 
 @pytest.hookimpl(wrapper=True)

@@ -100,7 +100,7 @@ def test_status(pool: str) -> None:
     ]
     for node in found["nodes"]:
         assert set(node) == {"name", "role", "group", "state", "health", "address", "image",
-                             "started", "exit_code"}  # fmt: skip
+                             "started", "exit_code", "host"}  # fmt: skip
     assert {slot["node"].split(".")[0] for slot in found["slots"]} == {f"{pool}-execute-1"}
     assert set(found["jobs"]) == {"jobs", "idle", "running", "held", "suspended", "completed",
                                   "removed"}  # fmt: skip
