@@ -174,7 +174,8 @@ def test_a_bucket_with_each_users_own_keys(place: Place, tmp_path: Path) -> None
     pool = place.bench
     write(tmp_path / "job.sh", "#!/bin/sh\n", 0o755)
     job = write(tmp_path / "job.sub", 'executable = job.sh\n+DataMounts = "bucket"\nqueue\n')
-    assert "roost data login bucket" in refused(roost("submit", "--name", pool.name, job), 1)
+    said = refused(roost("submit", "--name", pool.name, job), 1)
+    assert "run `roost data login NAME`, for each NAME of bucket" in said
     keys = write(tmp_path / "keys", "access_key_id = lab\nsecret_access_key = not-a-word\n", 0o600)
     well("data", "login", "bucket", "--file", keys, "--name", pool.name)
     s3 = bucket(place.s3)
@@ -234,7 +235,10 @@ def test_a_name_that_the_pool_has_not_is_refused_at_once(place: Place, tmp_path:
     write(tmp_path / "job.sh", "#!/bin/sh\n", 0o755)
     file = write(tmp_path / "job.sub", 'executable = job.sh\n+DataMounts = "labb:x"\nqueue\n')
     said = refused(roost("submit", "--name", place.bench.name, file), 1)
-    assert "DataMounts asks for labb:x, which this pool has not; it has: dead, here, keys" in said
+    assert (
+        "DataMounts asks for labb:x, which this pool has not; it has: bucket, dead, here, keys"
+        in said
+    )
 
 
 def test_many_jobs_with_two_mounts_each_at_once(place: Place) -> None:
