@@ -152,13 +152,13 @@ def _taken(name: str) -> bool:
 
 
 def _tree(root: Path) -> Iterator[tuple[str, Path]]:
-    """Every file below `root`, by its relative name, but in directories that are never taken."""
+    """Every file below `root`, by its relative name, but what is never taken."""
     for folder, subfolders, files in os.walk(root):
         prefix = os.path.relpath(folder, root)
         prefix = "" if prefix == "." else f"{prefix}/"
         subfolders[:] = [name for name in subfolders if _taken(f"{prefix}{name}")]
         for name in files:
-            if (path := Path(folder, name)).is_file():
+            if _taken(f"{prefix}{name}") and (path := Path(folder, name)).is_file():
                 yield f"{prefix}{name}", path
 
 
